@@ -6,8 +6,8 @@
  *	static const struct option_spec rng_options[] = {
  *		{"source", OPTION_PATH, OPTION_FIELD(struct rng, source), .arg = "PATH", .help = "where bytes
  *come from"},
- *		{"max-bytes", OPTION_SIZE, OPTION_FIELD(struct rng, max_bytes), .arg = "SIZE", .def = "1M", .min
- *= 1}, OPTIONS_END,
+ *		{"max-bytes", OPTION_SIZE, OPTION_FIELD(struct rng, max_bytes), .arg = "SIZE", .def = "1M",
+ *.min = 1}, OPTIONS_END,
  *	};
  *
  * Accepted are `--name=VALUE`, `--name VALUE`, `--flag`, and `-l VALUE`, `-lVALUE`, `-l` where the option has
@@ -70,16 +70,14 @@ struct option_set {
 
 /*
  * Writes the defaults, then what argv says, into the structures; strings are borrowed. argv[0] is the first
- * option, not a program name. sets ends with a NULL base. 0, or -EINVAL after one line in the log that names
- * the option, the value and the reason. A positional argument is an error.
+ * option, not a program name. 0, or -EINVAL after one line in the log that names the option, the value and
+ * the reason. A positional argument is an error, a default that does not parse is a bug and aborts.
  */
-int options_parse(const struct option_set *sets, int argc, char *const *argv);
+int options_parse(const struct option_set *sets, size_t nsets, int argc, char *const *argv);
 
-/* Only the defaults. A default that does not parse is a bug and aborts. */
-void options_defaults(const struct option_set *sets);
-
-/* What --help shows: an entry per option with its value, meaning, limits and default. base is not used. */
-void options_help(const struct option_set *sets, FILE *out);
+/* What --help shows: an entry per option with its value, meaning, limits and default. The bases are not used.
+ */
+void options_help(const struct option_set *sets, size_t nsets, FILE *out);
 
 /* The scalar parsers by themselves. False: not a number of this kind, or too large. */
 bool options_parse_u64(const char *text, uint64_t *out);

@@ -1,0 +1,22 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * All device types, in the order of their names: the one list from which the table, --list, the tests and the installed
+ * files are made. DEVICE(NAME) is built and defines `const struct device device_NAME`; PLANNED(NAME) is not there yet.
+ * An underscore stands for the dash of rproc-serial. Included with both macros defined.
+ */
+/* clang-format off */
+PLANNED(9p)
+PLANNED(balloon)
+DEVICE(block)
+PLANNED(caif)
+PLANNED(console)
+PLANNED(crypto)
+PLANNED(fs)
+PLANNED(gpu)
+PLANNED(input)
+PLANNED(net)
+DEVICE(rng)
+PLANNED(rpmsg)
+PLANNED(rproc_serial)
+PLANNED(scsi)
+PLANNED(vsock)
