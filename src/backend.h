@@ -10,8 +10,8 @@
 
 /* What main parsed from the options that all types have. */
 struct backend_options {
-	char *socket_path; /* exactly one of socket_path, fd, connect_path is given (NULL, -1, NULL otherwise) */
-	char *connect_path;
+	const char *socket_path; /* exactly one of socket_path, fd, connect_path is given (NULL, -1, NULL otherwise) */
+	const char *connect_path;
 	int fd;            /* listening or connected */
 	uint64_t poll_us;  /* busy polling, 0: none */
 	bool inband;       /* offer INBAND_NOTIFICATIONS */
