@@ -1,12 +1,13 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * In-flight tracking: a memory area of the front-end's in which we note every buffer we have taken and not given back,
- * so that the next back-end process can take them again after we were killed (vhost-user: "Inflight I/O tracking").
+ * In-flight tracking: a memory area of the front-end's in which we note every buffer we have taken and not
+ * given back, so that the next back-end process can take them again after we were killed (vhost-user:
+ * "Inflight I/O tracking").
  *
- * The area outlives us and the front-end can write to it, so nothing read from it is trusted: it is read only when a
- * queue starts, with every index checked; while running, our own copies decide and the area is only written. The
- * order of writes (x86 stores are ordered; compiler barriers elsewhere release stores) is what recovery relies on, at
- * whichever instruction the previous process died.
+ * The area outlives us and the front-end can write to it, so nothing read from it is trusted: it is read only
+ * when a queue starts, with every index checked; while running, our own copies decide and the area is only
+ * written. The order of writes (x86 stores are ordered; compiler barriers elsewhere release stores) is what
+ * recovery relies on, at whichever instruction the previous process died.
  */
 #ifndef INFLIGHT_H
 #define INFLIGHT_H
@@ -20,18 +21,23 @@ struct shmem;
 /* One area for all queues of a device. */
 struct inflight {
 	struct shmem *shm;
-	uint16_t num_queues, queue_size;
+	uint16_t num_queues;
 	uint64_t stride; /* bytes per queue */
 };
 
-/* Bytes of an area; fits the split and the packed layout, since front-ends may ask before features are known. */
+/* Bytes of an area; fits the split and the packed layout, since front-ends may ask before features are known.
+ */
 uint64_t inflight_bytes(uint16_t num_queues, uint16_t queue_size);
 /* A new zeroed memfd of that size: fd or -errno. */
 int inflight_create_fd(uint16_t num_queues, uint16_t queue_size);
 /* Maps an area; takes *fd over on success. -EINVAL: the numbers do not fit the size. */
-int inflight_map(struct inflight *in, int *fd, uint64_t size, uint64_t offset, uint16_t num_queues, uint16_t queue_size);
+int inflight_map(struct inflight *in, int *fd, uint64_t size, uint64_t offset, uint16_t num_queues,
+	uint16_t queue_size);
 void inflight_unmap(struct inflight *in);
-/* Queue's part of the area, NULL when it has none. The area must stay mapped while the queue runs. */
-void *inflight_queue(const struct inflight *in, unsigned index);
+/*
+ * A queue's part of the area and how many descriptors it has room for; NULL when it has none. The area must
+ * stay mapped while the queue runs.
+ */
+void *inflight_queue(const struct inflight *in, unsigned index, bool packed, unsigned *num);
 
 #endif

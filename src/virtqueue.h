@@ -1,15 +1,16 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Virtqueues as a device sees them (virtio 1.3, 2.6 to 2.8). Split or packed, event index, indirect descriptors, the
- * dirty log and in-flight tracking are the core's business.
+ * Virtqueues as a device sees them (virtio 1.3, 2.6 to 2.8). Split or packed, event index, indirect
+ *descriptors, the dirty log and in-flight tracking are the core's business.
  *
- * A queue lives in one loop, and every function here is called in that loop. The core calls queue_spec.ready() when
- * buffers came or somebody woke the queue; the device then pops what it can use:
+ * A queue lives in one loop, and every function here is called in that loop. The core calls
+ *queue_spec.ready() when buffers came or somebody woke the queue; the device then pops what it can use:
  *
  *	while ((e = virtqueue_pop(q))) { …; virtqueue_push(e); }
  *
- * When it leaves buffers in the ring on purpose (nothing to fill them with), it calls virtqueue_wake() later. The driver's
- * kicks stay off meanwhile. A pop that returned NULL because the ring was empty turns them on again.
+ * When it leaves buffers in the ring on purpose (nothing to fill them with), it calls virtqueue_wake() later.
+ *The driver's kicks stay off meanwhile. A pop that returned NULL because the ring was empty turns them on
+ *again.
  */
 #ifndef VIRTQUEUE_H
 #define VIRTQUEUE_H
@@ -26,45 +27,51 @@ struct loop;
 struct virtqueue;
 
 struct queue_spec {
-	const char *name;                                       /* for logs and statistics */
-	void (*ready)(struct backend *b, struct virtqueue *q);  /* NULL: the queue is accepted and left alone */
-	size_t req_size;                                        /* bytes of element->req, zeroed at pop; 0: none */
+	const char *name; /* for logs and statistics */
+	void (*ready)(
+		struct backend *b, struct virtqueue *q); /* NULL: the queue is accepted and left alone */
+	size_t req_size;				 /* bytes of element->req, zeroed at pop; 0: none */
 };
 
 /*
- * One buffer of the driver. Borrowed from pop to push or unpop; then neither it, nor its cursors, nor req may be
- * touched. rd: what the driver wrote for us; wr: what we write. The used length is wr.done.
+ * One buffer of the driver. Borrowed from pop to push or unpop; then neither it, nor its cursors, nor req may
+ * be touched. rd: what the driver wrote for us; wr: what we write. The used length is wr.done.
  */
 struct element {
 	struct cursor rd, wr;
 	struct virtqueue *queue;
 	void *req;  /* the device's, queue_spec.req_size bytes, 16-byte aligned */
-	bool fault; /* some of the buffer is not guest memory and was left out; the cursor concerned is `bad` */
+	bool fault; /* some of the buffer is not guest memory and was left out; the cursor concerned is `bad`
+		     */
 };
 
-/* NULL: ring empty, queue stopped or broken, or the turn's budget is spent (then ready() comes again by itself). */
+/* NULL: ring empty, queue stopped or broken, or the turn's budget is spent (then ready() comes again by
+ * itself). */
 struct element *virtqueue_pop(struct virtqueue *q);
-/* Gives the buffer back to the driver, any order, also after the queue was stopped. Visible at the turn's end. */
+/* Gives the buffer back to the driver, any order, also after the queue was stopped. Visible at the turn's
+ * end. */
 void virtqueue_push(struct element *e);
 /*
- * Returns a buffer as if it had not been taken: in stop(), or right after its pop. What is given back must be the youngest
- * ones of the queue, in any order.
+ * Returns a buffer as if it had not been taken: in stop(), or right after its pop. What is given back must be
+ * the youngest ones of the queue, in any order.
  */
 void virtqueue_unpop(struct element *e);
 /* Calls ready() soon. The argument is a struct virtqueue *; void so that it fits callbacks. */
 void virtqueue_wake(void *q);
-/* The driver broke the rules beyond an answer: says why, tells the front-end, takes no more from this queue. */
+/* The driver broke the rules beyond an answer: says why, tells the front-end, takes no more from this queue.
+ */
 void virtqueue_break(struct virtqueue *q, const char *fmt, ...) PRINTF_LIKE(2, 3);
 
 unsigned virtqueue_index(const struct virtqueue *q);
-/* What the device keeps per queue: device.queue_state_size bytes, zeroed when the process starts and at reset. */
+/* What the device keeps per queue: device.queue_state_size bytes, zeroed when the process starts and at
+ * reset. */
 void *virtqueue_state(struct virtqueue *q);
 struct backend *virtqueue_backend(struct virtqueue *q);
 struct loop *virtqueue_loop(struct virtqueue *q);
 /* True between start() and stop(). */
 bool virtqueue_running(const struct virtqueue *q);
-/* Buffers the driver has made available and we have not taken yet (a look at the ring, may be old at once). */
-unsigned virtqueue_available(struct virtqueue *q);
+/* True when the driver has made buffers available that we have not taken yet (a look at the ring). */
+bool virtqueue_pending(struct virtqueue *q);
 /* Buffers taken and not yet given back. */
 unsigned virtqueue_outstanding(const struct virtqueue *q);
 

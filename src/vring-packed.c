@@ -1,0 +1,553 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * The packed layout (virtio 1.3, 2.8): one descriptor ring that both sides write, and two event suppression
+ * areas.
+ *
+ * A buffer's slot can't be found by ring position, since used descriptors are written over those of buffers
+ * that are still out, nor by buffer id, which we learn at the end of a chain. So slots come from a stack.
+ *
+ * In-flight area of a packed queue: a head of 32 bytes and 32 bytes per descriptor. Because used descriptors
+ * overwrite what we took, the area holds copies of all descriptors that are out, chained from the entry of
+ * their head, and a list of free entries. What a pop takes from the list counts only once old_free_head
+ * follows free_head; what a publish returns counts only once old_* follow; recovery commits or rolls back by
+ * looking whether the first used descriptor of the last batch reached the ring.
+ */
+#include "vring.h"
+
+#include <errno.h>
+#include <inttypes.h>
+#include <string.h>
+
+#include "le.h"
+#include "log.h"
+
+enum { DESC_NEXT = 1, DESC_WRITE = 2, DESC_INDIRECT = 4, DESC_AVAIL = 1 << 7, DESC_USED = 1 << 15 };
+enum { EVENT_ENABLE = 0, EVENT_DISABLE = 1, EVENT_DESC = 2 };
+enum { EVENT_OFF = 0, EVENT_FLAGS = 2 };
+
+enum {
+	AREA_VERSION = 8,
+	AREA_DESC_NUM = 10,
+	AREA_FREE = 12,
+	AREA_OLD_FREE = 14,
+	AREA_USED = 16,
+	AREA_OLD_USED = 18,
+	AREA_WRAP = 20,
+	AREA_OLD_WRAP = 21,
+	AREA_DESC = 32,
+};
+enum {
+	ENTRY_SIZE = 32,
+	ENTRY_INFLIGHT = 0,
+	ENTRY_NEXT = 2,
+	ENTRY_LAST = 4,
+	ENTRY_NUM = 6,
+	ENTRY_COUNTER = 8,
+	ENTRY_ID = 16,
+	ENTRY_FLAGS = 18,
+	ENTRY_LEN = 20,
+	ENTRY_ADDR = 24,
+};
+
+struct desc { /* our copy of one */
+	uint64_t addr;
+	uint32_t len;
+	uint16_t id, flags;
+};
+
+static inline void store_order(void)
+{
+	__atomic_signal_fence(__ATOMIC_SEQ_CST);
+}
+
+static inline uint8_t *entry(const struct virtqueue *q, unsigned i)
+{
+	return (uint8_t *)q->inflight + AREA_DESC + i * (size_t)ENTRY_SIZE;
+}
+
+static inline void area_set8(struct virtqueue *q, unsigned off, uint8_t v)
+{
+	__atomic_store_n((uint8_t *)q->inflight + off, v, __ATOMIC_RELAXED);
+}
+
+static inline uint8_t area_get8(const struct virtqueue *q, unsigned off)
+{
+	return __atomic_load_n((uint8_t *)q->inflight + off, __ATOMIC_RELAXED);
+}
+
+static inline void advance(const struct virtqueue *q, uint16_t *pos, bool *wrap, unsigned n)
+{
+	unsigned p = *pos + n;
+
+	if (p >= q->num) {
+		p -= q->num;
+		*wrap = !*wrap;
+	}
+	*pos = (uint16_t)p;
+}
+
+static int packed_map(struct virtqueue *q, const struct guestmem *mem)
+{
+	uint8_t *ring = guestmem_user(mem, q->desc_addr, 16 * (uint64_t)q->num);
+	uint8_t *driver = guestmem_user(mem, q->avail_addr, 4), *device = guestmem_user(mem, q->used_addr, 4);
+
+	if (!ring || !driver || !device)
+		return -EFAULT;
+	if ((uintptr_t)ring % 16 || (uintptr_t)driver % 4 || (uintptr_t)device % 4)
+		return -EFAULT;
+	q->packed_.ring = ring;
+	q->packed_.driver = driver;
+	q->packed_.device = device;
+	/* the log address of the protocol knows only one place; a packed ring is written at two */
+	if (!guestmem_reverse(mem, ring, &q->packed_.ring_gpa) ||
+		!guestmem_reverse(mem, device, &q->packed_.device_gpa))
+		return -EFAULT;
+	return 0;
+}
+
+/* Taking */
+
+/* Notes one descriptor in the area; false: no free entry is left. */
+static bool track(struct virtqueue *q, struct vring_slot *s, const struct desc *d, bool first, bool last)
+{
+	unsigned free = q->packed_.free_head;
+	uint8_t *head = entry(q, s->entry), *e;
+
+	if (free >= q->inflight_num)
+		return false;
+	e = entry(q, free);
+	if (first) {
+		le16_store(head + ENTRY_NUM, 0);
+		le64_store(head + ENTRY_COUNTER, q->inflight_counter++);
+		store_order();
+		__atomic_store_n(head + ENTRY_INFLIGHT, 1, __ATOMIC_RELAXED);
+	}
+	if (last)
+		le16_store(head + ENTRY_LAST, (uint16_t)free);
+	le16_store(head + ENTRY_NUM, (uint16_t)(le16_load(head + ENTRY_NUM) + 1));
+	le64_store(e + ENTRY_ADDR, d->addr);
+	le32_store(e + ENTRY_LEN, d->len);
+	le16_store(e + ENTRY_FLAGS, d->flags);
+	le16_store(e + ENTRY_ID, d->id);
+	s->last_entry = (uint16_t)free;
+	q->packed_.free_head = q->packed_.free_next[free];
+	le16_store((uint8_t *)q->inflight + AREA_FREE, q->packed_.free_head);
+	store_order();
+	if (last) {
+		le16_store((uint8_t *)q->inflight + AREA_OLD_FREE, q->packed_.free_head);
+		store_order();
+	}
+	return true;
+}
+
+/* Puts a chain's entries back at the front of the free list. */
+static void untrack(struct virtqueue *q, const struct vring_slot *s)
+{
+	q->packed_.free_next[s->last_entry] = q->packed_.free_head;
+	le16_store(entry(q, s->last_entry) + ENTRY_NEXT, q->packed_.free_head);
+	store_order();
+	q->packed_.free_head = s->entry;
+	le16_store((uint8_t *)q->inflight + AREA_FREE, s->entry);
+	store_order();
+}
+
+static inline bool desc_available(uint16_t flags, bool wrap)
+{
+	return !!(flags & DESC_AVAIL) == wrap && !!(flags & DESC_USED) != wrap;
+}
+
+static bool packed_pending(struct virtqueue *q)
+{
+	const uint8_t *d = q->packed_.ring + 16 * (size_t)q->packed_.next_avail;
+
+	return desc_available(le16_load_acquire(d + 14), q->packed_.avail_wrap);
+}
+
+static void packed_add(struct virtqueue *q, struct vring_slot *s, const struct desc *d)
+{
+	if (!(d->flags & DESC_INDIRECT))
+		vring_add(q, s, d->addr, d->len, d->flags & DESC_WRITE);
+	else if (d->flags & DESC_NEXT)
+		virtqueue_break(q, "an indirect descriptor has a next one");
+	else
+		vring_add_indirect(q, s, d->addr, d->len, true);
+}
+
+static struct vring_slot *slot_take(struct virtqueue *q)
+{
+	struct vring_slot *s;
+
+	if (!q->packed_.nfree) {
+		virtqueue_break(
+			q, "more buffers are available than the ring of %" PRIu32 " can hold", q->num);
+		return NULL;
+	}
+	s = vring_slot(q, q->packed_.free_slots[q->packed_.nfree - 1]);
+	vring_slot_begin(q, s, 0);
+	return s;
+}
+
+static struct vring_slot *packed_pop(struct virtqueue *q)
+{
+	uint16_t pos = q->packed_.next_avail;
+	bool wrap = q->packed_.avail_wrap, tracked = q->inflight_num, first = true;
+	struct vring_slot *s;
+	struct desc d;
+
+	if (!packed_pending(q))
+		return NULL;
+	s = slot_take(q);
+	if (!s)
+		return NULL;
+	s->pos = pos;
+	s->pos_wrap = wrap;
+	s->ndesc = 0;
+	s->entry = q->packed_.free_head;
+	do {
+		const uint8_t *p = q->packed_.ring + 16 * (size_t)pos;
+		uint64_t rest = le64_load(p + 8);
+
+		d.addr = le64_load(p);
+		d.len = (uint32_t)rest;
+		d.id = (uint16_t)(rest >> 32);
+		d.flags = (uint16_t)(rest >> 48);
+		if (unlikely(++s->ndesc > q->num - q->packed_.outstanding)) {
+			virtqueue_break(q, "a chain is longer than the ring has room for");
+			goto broken;
+		}
+		if (tracked && !track(q, s, &d, first, !(d.flags & DESC_NEXT))) {
+			virtqueue_break(q, "more descriptors are out than can be tracked");
+			goto broken;
+		}
+		first = false;
+		packed_add(q, s, &d);
+		if (unlikely(q->broken))
+			goto broken;
+		advance(q, &pos, &wrap, 1);
+	} while (d.flags & DESC_NEXT);
+	s->id = d.id;
+	s->tracked = tracked;
+	q->packed_.next_avail = pos;
+	q->packed_.avail_wrap = wrap;
+	q->packed_.outstanding += s->ndesc;
+	q->packed_.nfree--;
+	return s;
+broken:
+	if (tracked && !first) { /* its entries are all at the old front of the free list */
+		__atomic_store_n(entry(q, s->entry) + ENTRY_INFLIGHT, 0, __ATOMIC_RELAXED);
+		q->packed_.free_head = s->entry;
+		le16_store((uint8_t *)q->inflight + AREA_FREE, s->entry);
+		le16_store((uint8_t *)q->inflight + AREA_OLD_FREE, s->entry);
+	}
+	return s;
+}
+
+static struct vring_slot *packed_resubmit(struct virtqueue *q)
+{
+	unsigned head = q->resubmit[q->resubmit_next++], i = head, n;
+	struct vring_slot *s = slot_take(q);
+
+	if (!s)
+		return NULL;
+	s->entry = (uint16_t)head;
+	s->ndesc = le16_load(entry(q, head) + ENTRY_NUM);
+	for (n = 0; n < s->ndesc && i < q->inflight_num; n++) {
+		uint8_t *e = entry(q, i);
+		struct desc d = {.addr = le64_load(e + ENTRY_ADDR),
+			.len = le32_load(e + ENTRY_LEN),
+			.id = le16_load(e + ENTRY_ID),
+			.flags = le16_load(e + ENTRY_FLAGS)};
+
+		s->id = d.id;
+		s->last_entry = (uint16_t)i;
+		packed_add(q, s, &d);
+		if (q->broken)
+			return s;
+		i = q->packed_.free_next[i];
+	}
+	s->tracked = s->resubmitted = true;
+	q->packed_.nfree--;
+	return s;
+}
+
+static void packed_rewind(struct virtqueue *q, const struct vring_slot *s)
+{
+	q->packed_.next_avail = s->pos;
+	q->packed_.avail_wrap = s->pos_wrap;
+	q->packed_.outstanding -= s->ndesc;
+	if (!s->tracked)
+		return;
+	__atomic_store_n(entry(q, s->entry) + ENTRY_INFLIGHT, 0, __ATOMIC_RELAXED);
+	store_order();
+	untrack(q, s);
+	le16_store((uint8_t *)q->inflight + AREA_OLD_FREE, s->entry);
+}
+
+/* Notification */
+
+static void packed_arm(struct virtqueue *q)
+{
+	uint16_t flags = EVENT_ENABLE;
+
+	if (q->event_idx) {
+		flags = EVENT_DESC;
+		le16_store(q->packed_.device + EVENT_OFF,
+			(uint16_t)(q->packed_.next_avail | q->packed_.avail_wrap << 15));
+	}
+	le16_store_release(q->packed_.device + EVENT_FLAGS, flags);
+	vring_log(q, q->packed_.device_gpa, 4);
+	le_barrier();
+}
+
+static void packed_disarm(struct virtqueue *q)
+{
+	le16_store(q->packed_.device + EVENT_FLAGS, EVENT_DISABLE);
+	vring_log(q, q->packed_.device_gpa, 4);
+}
+
+static bool packed_wants_call(struct virtqueue *q)
+{
+	uint16_t new = q->packed_.next_used, old = (uint16_t)(new - q->packed_.uncalled), off, flags;
+
+	q->packed_.uncalled = 0;
+	le_barrier();
+	flags = le16_load(q->packed_.driver + EVENT_FLAGS) & 3;
+	if (flags != EVENT_DESC)
+		return flags == EVENT_ENABLE;
+	off = le16_load(q->packed_.driver + EVENT_OFF);
+	if (off >> 15 != q->packed_.used_wrap)
+		off = (uint16_t)((off & 0x7fff) - q->num);
+	else
+		off &= 0x7fff;
+	return (uint16_t)(new - off - 1) < (uint16_t)(new - old);
+}
+
+/* Giving back */
+
+static void packed_commit(struct virtqueue *q, struct vring_slot **slots, unsigned n)
+{
+	uint8_t *area = q->inflight;
+	unsigned i;
+
+	store_order();
+	for (i = 0; i < n; i++)
+		if (slots[i]->tracked)
+			__atomic_store_n(entry(q, slots[i]->entry) + ENTRY_INFLIGHT, 0, __ATOMIC_RELAXED);
+	store_order();
+	le16_store(area + AREA_OLD_FREE, q->packed_.free_head);
+	le16_store(area + AREA_OLD_USED, q->packed_.next_used);
+	area_set8(q, AREA_OLD_WRAP, q->packed_.used_wrap);
+}
+
+static void packed_publish(struct virtqueue *q, struct vring_slot **slots, unsigned n)
+{
+	uint8_t *area = q->inflight, *first = q->packed_.ring + 16 * (size_t)q->packed_.next_used;
+	uint16_t first_flags = 0;
+	unsigned i;
+
+	for (i = 0; i < n; i++) {
+		struct vring_slot *s = slots[i];
+		size_t off = 16 * (size_t)q->packed_.next_used;
+		uint8_t *d = q->packed_.ring + off;
+		uint16_t flags =
+			(q->packed_.used_wrap ? DESC_AVAIL | DESC_USED : 0) | (s->used_len ? DESC_WRITE : 0);
+
+		le32_store(d + 8, s->used_len);
+		le16_store(d + 12, s->id);
+		if (i)
+			le16_store_release(d + 14, flags);
+		else
+			first_flags = flags;
+		vring_log(q, q->packed_.ring_gpa + off, 16);
+		if (s->tracked)
+			untrack(q, s);
+		advance(q, &q->packed_.next_used, &q->packed_.used_wrap, s->ndesc);
+		q->packed_.uncalled += s->ndesc;
+		q->packed_.outstanding -= s->ndesc;
+	}
+	if (area) {
+		le16_store(area + AREA_USED, q->packed_.next_used);
+		area_set8(q, AREA_WRAP, q->packed_.used_wrap);
+		store_order();
+	}
+	le16_store_release(first + 14, first_flags);
+	vring_log(q, q->packed_.ring_gpa + (uint64_t)(first - q->packed_.ring), 16);
+	if (area)
+		packed_commit(q, slots, n);
+}
+
+/* Start */
+
+static void area_init(struct virtqueue *q)
+{
+	uint8_t *area = q->inflight;
+	unsigned i;
+
+	memset(area, 0, AREA_DESC + q->inflight_num * (size_t)ENTRY_SIZE);
+	for (i = 0; i < q->inflight_num; i++) {
+		q->packed_.free_next[i] = (uint16_t)(i + 1);
+		le16_store(entry(q, i) + ENTRY_NEXT, (uint16_t)(i + 1));
+	}
+	q->packed_.free_head = 0;
+	le16_store(area + AREA_DESC_NUM, (uint16_t)q->inflight_num);
+	le16_store(area + AREA_USED, q->packed_.next_used);
+	le16_store(area + AREA_OLD_USED, q->packed_.next_used);
+	area_set8(q, AREA_WRAP, q->packed_.used_wrap);
+	area_set8(q, AREA_OLD_WRAP, q->packed_.used_wrap);
+	store_order();
+	le16_store(area + AREA_VERSION, 1);
+}
+
+/* Commits or rolls back what the last process was in the middle of. */
+static int area_settle(struct virtqueue *q)
+{
+	uint8_t *area = q->inflight;
+	uint16_t used = le16_load(area + AREA_USED), old = le16_load(area + AREA_OLD_USED);
+	uint8_t wrap = area_get8(q, AREA_WRAP) & 1, old_wrap = area_get8(q, AREA_OLD_WRAP) & 1;
+	uint16_t free = le16_load(area + AREA_OLD_FREE);
+
+	if (used >= q->num || old >= q->num)
+		return -EINVAL;
+	if (used != old || wrap != old_wrap) {
+		uint16_t flags = le16_load_acquire(q->packed_.ring + 16 * (size_t)old + 14);
+
+		if (!!(flags & DESC_AVAIL) == old_wrap && !!(flags & DESC_USED) == old_wrap) {
+			old = used;
+			old_wrap = wrap;
+			free = le16_load(area + AREA_FREE);
+		}
+	}
+	le16_store(area + AREA_OLD_FREE, free);
+	le16_store(area + AREA_OLD_USED, old);
+	area_set8(q, AREA_OLD_WRAP, old_wrap);
+	store_order();
+	le16_store(area + AREA_FREE, free);
+	le16_store(area + AREA_USED, old);
+	area_set8(q, AREA_WRAP, old_wrap);
+	q->packed_.free_head = free;
+	q->packed_.next_used = old;
+	q->packed_.used_wrap = old_wrap;
+	return 0;
+}
+
+/* Copies a list of the area, marking its entries as seen; -EINVAL when it leaves the area or meets a seen
+ * one. */
+static int area_walk(struct virtqueue *q, uint8_t *seen, unsigned i, unsigned max, uint16_t *last)
+{
+	unsigned n;
+
+	for (n = 0; n < max; n++) {
+		if (i >= q->inflight_num)
+			return last ? -EINVAL : 0;
+		if (seen[i])
+			return -EINVAL;
+		seen[i] = 1;
+		q->packed_.free_next[i] = le16_load(entry(q, i) + ENTRY_NEXT);
+		if (!last)
+			__atomic_store_n(entry(q, i) + ENTRY_INFLIGHT, 0, __ATOMIC_RELAXED);
+		else
+			*last = (uint16_t)i;
+		i = q->packed_.free_next[i];
+	}
+	return 0;
+}
+
+struct marked {
+	uint64_t counter;
+	uint16_t entry;
+};
+
+static int by_counter(const void *a, const void *b)
+{
+	const struct marked *x = a, *y = b;
+
+	return x->counter < y->counter ? -1 : x->counter > y->counter;
+}
+
+static int packed_recover(struct virtqueue *q)
+{
+	CLEANUP_FREE struct marked *list = calloc(q->inflight_num, sizeof(*list));
+	CLEANUP_FREE uint8_t *seen = calloc(q->inflight_num, 1);
+	unsigned i, n = 0, total = 0;
+
+	if (!list || !seen)
+		return -ENOMEM;
+	if (area_settle(q) || area_walk(q, seen, q->packed_.free_head, q->inflight_num, NULL))
+		return -EINVAL;
+	for (i = 0; i < q->inflight_num; i++) {
+		uint8_t *e = entry(q, i);
+		unsigned num = le16_load(e + ENTRY_NUM);
+		uint16_t last = 0;
+
+		if (!__atomic_load_n(e + ENTRY_INFLIGHT, __ATOMIC_RELAXED))
+			continue;
+		if (!num || area_walk(q, seen, i, num, &last))
+			return -EINVAL;
+		total += num;
+		list[n++] = (struct marked){.counter = le64_load(e + ENTRY_COUNTER), .entry = (uint16_t)i};
+	}
+	if (total > q->num)
+		return -EINVAL;
+	qsort(list, n, sizeof(*list), by_counter);
+	for (i = 0; i < n; i++)
+		q->resubmit[i] = list[i].entry;
+	q->nresubmit = n;
+	q->inflight_counter = n ? list[n - 1].counter + 1 : 0;
+	q->packed_.outstanding = total;
+	q->packed_.next_avail = q->packed_.next_used;
+	q->packed_.avail_wrap = q->packed_.used_wrap;
+	advance(q, &q->packed_.next_avail, &q->packed_.avail_wrap, total);
+	if (n)
+		log_info("queue %u: %u buffers were in flight and are taken again", q->index, n);
+	return 0;
+}
+
+static int packed_begin(struct virtqueue *q)
+{
+	uint16_t avail = (uint16_t)q->base, used = (uint16_t)(q->base >> 16);
+	unsigned i;
+	int err;
+
+	q->packed_.next_avail = avail & 0x7fff;
+	q->packed_.avail_wrap = avail >> 15;
+	q->packed_.next_used = used & 0x7fff;
+	q->packed_.used_wrap = used >> 15;
+	if (q->packed_.next_avail >= q->num || q->packed_.next_used >= q->num)
+		return -EINVAL;
+	q->packed_.free_slots = calloc(q->num, sizeof(uint16_t));
+	q->packed_.free_next = calloc(q->inflight_num + 1, sizeof(uint16_t));
+	if (!q->packed_.free_slots || !q->packed_.free_next)
+		return -ENOMEM;
+	for (i = 0; i < q->num; i++)
+		q->packed_.free_slots[q->packed_.nfree++] = (uint16_t)(q->num - 1 - i);
+	q->resumed = q->base != 0x80008000;
+	if (!q->inflight_num)
+		return 0;
+	if (le16_load((uint8_t *)q->inflight + AREA_VERSION) != 1) {
+		area_init(q);
+		return 0;
+	}
+	err = le16_load((uint8_t *)q->inflight + AREA_DESC_NUM) == q->inflight_num ? packed_recover(q)
+										   : -EINVAL;
+	return err ? log_errno(-err, "queue %u: the in-flight area makes no sense", q->index) : 0;
+}
+
+static uint32_t packed_base(const struct virtqueue *q)
+{
+	return q->packed_.next_avail | (uint32_t)q->packed_.avail_wrap << 15 |
+	       (uint32_t)q->packed_.next_used << 16 | (uint32_t)q->packed_.used_wrap << 31;
+}
+
+const struct vring_ops vring_packed_ops = {
+	.map = packed_map,
+	.pop = packed_pop,
+	.pending = packed_pending,
+	.arm = packed_arm,
+	.disarm = packed_disarm,
+	.publish = packed_publish,
+	.wants_call = packed_wants_call,
+	.rewind = packed_rewind,
+	.begin = packed_begin,
+	.resubmit = packed_resubmit,
+	.base = packed_base,
+};

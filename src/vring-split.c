@@ -1,0 +1,321 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * The split layout (virtio 1.3, 2.7): descriptor table, available ring (driver's), used ring (ours).
+ *
+ * In-flight area of a split queue: a head of 16 bytes {u64 features, u16 version, u16 desc_num, u16
+ * last_batch_head, u16 used_idx} and 16 bytes per head descriptor {u8 inflight, pad, u16 next, u64 counter}.
+ * A pop notes counter, then inflight. A publish links the batch through `next` from last_batch_head, moves
+ * the used index, clears the marks and copies the index to used_idx. So whoever finds used_idx behind the
+ * ring's index knows that the last batch was published, and clears its marks first. The number of marks then
+ * tells what was taken from the available ring.
+ */
+#include "vring.h"
+
+#include <errno.h>
+#include <inttypes.h>
+#include <string.h>
+
+#include "le.h"
+#include "log.h"
+
+enum { DESC_NEXT = 1, DESC_WRITE = 2, DESC_INDIRECT = 4 };
+enum { AVAIL_NO_INTERRUPT = 1, USED_NO_NOTIFY = 1 };
+enum { AVAIL_IDX = 2, AVAIL_RING = 4, USED_IDX = 2, USED_RING = 4 };
+
+enum { AREA_VERSION = 8, AREA_DESC_NUM = 10, AREA_LAST_BATCH = 12, AREA_USED_IDX = 14, AREA_DESC = 16 };
+enum { MARK_SIZE = 16, MARK_INFLIGHT = 0, MARK_NEXT = 6, MARK_COUNTER = 8 };
+
+/* What keeps recovery right is the order in which we store, seen by whoever comes after our death. */
+static inline void store_order(void)
+{
+	__atomic_signal_fence(__ATOMIC_SEQ_CST);
+}
+
+static inline uint8_t *mark(const struct virtqueue *q, unsigned head)
+{
+	return (uint8_t *)q->inflight + AREA_DESC + head * (size_t)MARK_SIZE;
+}
+
+static int split_map(struct virtqueue *q, const struct guestmem *mem)
+{
+	void *desc = guestmem_user(mem, q->desc_addr, 16 * (uint64_t)q->num);
+	void *avail = guestmem_user(mem, q->avail_addr, AVAIL_RING + 2 * (uint64_t)q->num + 2);
+	void *used = guestmem_user(mem, q->used_addr, USED_RING + 8 * (uint64_t)q->num + 2);
+
+	if (!desc || !avail || !used)
+		return -EFAULT;
+	if ((uintptr_t)desc % 16 || (uintptr_t)avail % 2 || (uintptr_t)used % 4)
+		return -EFAULT;
+	q->split.desc = desc;
+	q->split.avail = avail;
+	q->split.used = used;
+	return 0;
+}
+
+static void split_track(struct virtqueue *q, struct vring_slot *s)
+{
+	uint8_t *m;
+
+	if (s->id >= q->inflight_num)
+		return;
+	m = mark(q, s->id);
+	s->tracked = true;
+	le64_store(m + MARK_COUNTER, q->inflight_counter++);
+	store_order();
+	__atomic_store_n(m + MARK_INFLIGHT, 1, __ATOMIC_RELAXED);
+	store_order();
+}
+
+static struct vring_slot *split_chain(struct virtqueue *q, uint16_t head)
+{
+	struct vring_slot *s = vring_slot(q, head);
+	unsigned i = head, seen;
+
+	if (!vring_slot_begin(q, s, head))
+		return NULL;
+	for (seen = 0; seen < q->num; seen++) {
+		const uint8_t *d = (const uint8_t *)q->split.desc + i * (size_t)16;
+		uint64_t addr = le64_load(d), rest = le64_load(d + 8);
+		uint32_t len = (uint32_t)rest;
+		uint16_t flags = (uint16_t)(rest >> 32);
+
+		if (flags & DESC_INDIRECT) {
+			if (flags & DESC_NEXT)
+				virtqueue_break(q, "descriptor %u is indirect and has a next one", i);
+			else
+				vring_add_indirect(q, s, addr, len, false);
+			return s;
+		}
+		if (!vring_add(q, s, addr, len, flags & DESC_WRITE))
+			return s;
+		if (!(flags & DESC_NEXT))
+			return s;
+		i = (unsigned)(rest >> 48);
+		if (unlikely(i >= q->num)) {
+			virtqueue_break(q, "a chain goes on at descriptor %u of %" PRIu32, i, q->num);
+			return s;
+		}
+	}
+	virtqueue_break(q, "the chain at descriptor %u is a loop", head);
+	return s;
+}
+
+/* Reads the available index; false: nothing new, or broken. */
+static bool split_refill(struct virtqueue *q)
+{
+	uint16_t n;
+
+	q->split.avail_idx = le16_load_acquire(q->split.avail + AVAIL_IDX);
+	n = (uint16_t)(q->split.avail_idx - q->split.last_avail);
+	if (unlikely(n > q->num)) {
+		virtqueue_break(q, "the available index %u is %u ahead of ours in a ring of %" PRIu32,
+			q->split.avail_idx, n, q->num);
+		q->split.avail_idx = q->split.last_avail;
+		return false;
+	}
+	return n;
+}
+
+static struct vring_slot *split_pop(struct virtqueue *q)
+{
+	struct vring_slot *s;
+	uint16_t head;
+
+	if (q->split.avail_idx == q->split.last_avail && !split_refill(q))
+		return NULL;
+	head = le16_load(q->split.avail + AVAIL_RING + 2 * (q->split.last_avail & (q->num - 1)));
+	if (unlikely(head >= q->num)) {
+		virtqueue_break(q, "head %u is outside a ring of %" PRIu32, head, q->num);
+		return NULL;
+	}
+	s = split_chain(q, head);
+	if (unlikely(q->broken))
+		return s;
+	s->pos = q->split.last_avail++;
+	split_track(q, s);
+	return s;
+}
+
+static struct vring_slot *split_resubmit(struct virtqueue *q)
+{
+	struct vring_slot *s = split_chain(q, q->resubmit[q->resubmit_next++]);
+
+	if (s && !q->broken) {
+		s->tracked = s->resubmitted = true;
+		q->inflight_counter++;
+	}
+	return s;
+}
+
+static bool split_pending(struct virtqueue *q)
+{
+	return le16_load_acquire(q->split.avail + AVAIL_IDX) != q->split.last_avail;
+}
+
+/* The driver may use the event index without our having been told, so it is written whatever was negotiated.
+ */
+static void split_arm(struct virtqueue *q)
+{
+	uint64_t event = USED_RING + 8 * (uint64_t)q->num;
+
+	le16_store(q->split.used + event, q->split.last_avail);
+	vring_log(q, q->log_addr + event, 2);
+	if (!q->event_idx) {
+		le16_store(q->split.used, 0);
+		vring_log(q, q->log_addr, 2);
+	}
+	le_barrier();
+}
+
+static void split_disarm(struct virtqueue *q)
+{
+	if (q->event_idx)
+		return; /* an old avail_event asks for no more kicks by itself */
+	le16_store(q->split.used, USED_NO_NOTIFY);
+	vring_log(q, q->log_addr, 2);
+}
+
+static void split_publish(struct virtqueue *q, struct vring_slot **slots, unsigned n)
+{
+	uint8_t *area = q->inflight;
+	uint16_t idx = q->split.used_idx;
+	unsigned i;
+
+	for (i = 0; i < n; i++) {
+		struct vring_slot *s = slots[i];
+		uint64_t off = USED_RING + 8 * (uint64_t)(idx & (q->num - 1));
+
+		le32_store(q->split.used + off, s->id);
+		le32_store(q->split.used + off + 4, s->used_len);
+		vring_log(q, q->log_addr + off, 8);
+		idx++;
+		if (s->tracked) {
+			le16_store(mark(q, s->id) + MARK_NEXT, le16_load(area + AREA_LAST_BATCH));
+			store_order();
+			le16_store(area + AREA_LAST_BATCH, s->id);
+			store_order();
+		}
+	}
+	q->split.used_idx = idx;
+	le16_store_release(q->split.used + USED_IDX, idx);
+	vring_log(q, q->log_addr, 4);
+	if (!area)
+		return;
+	store_order();
+	for (i = 0; i < n; i++)
+		if (slots[i]->tracked)
+			__atomic_store_n(mark(q, slots[i]->id) + MARK_INFLIGHT, 0, __ATOMIC_RELAXED);
+	store_order();
+	le16_store(area + AREA_USED_IDX, idx);
+}
+
+static bool split_wants_call(struct virtqueue *q)
+{
+	uint16_t old = q->split.called_idx, new = q->split.used_idx, event;
+
+	q->split.called_idx = new;
+	le_barrier();
+	if (!q->event_idx)
+		return !(le16_load(q->split.avail) & AVAIL_NO_INTERRUPT);
+	event = le16_load(q->split.avail + AVAIL_RING + 2 * (uint64_t)q->num);
+	return (uint16_t)(new - event - 1) < (uint16_t)(new - old);
+}
+
+static void split_rewind(struct virtqueue *q, const struct vring_slot *s)
+{
+	q->split.last_avail = s->pos;
+	if (s->tracked)
+		__atomic_store_n(mark(q, s->id) + MARK_INFLIGHT, 0, __ATOMIC_RELAXED);
+}
+
+/* Clears the marks of a batch that was published but not yet cleared; the list may be nonsense, so it is
+ * bounded. */
+static void recover_batch(struct virtqueue *q, uint16_t used)
+{
+	uint8_t *area = q->inflight;
+	uint16_t n = (uint16_t)(used - le16_load(area + AREA_USED_IDX)),
+		 i = le16_load(area + AREA_LAST_BATCH);
+
+	while (n-- && i < q->inflight_num) {
+		__atomic_store_n(mark(q, i) + MARK_INFLIGHT, 0, __ATOMIC_RELAXED);
+		i = le16_load(mark(q, i) + MARK_NEXT);
+	}
+	le16_store(area + AREA_USED_IDX, used);
+}
+
+struct marked {
+	uint64_t counter;
+	uint16_t id;
+};
+
+static int by_counter(const void *a, const void *b)
+{
+	const struct marked *x = a, *y = b;
+
+	return x->counter < y->counter ? -1 : x->counter > y->counter;
+}
+
+static int split_recover(struct virtqueue *q)
+{
+	CLEANUP_FREE struct marked *list = calloc(q->inflight_num, sizeof(*list));
+	unsigned i, n = 0;
+
+	if (!list)
+		return -ENOMEM;
+	recover_batch(q, q->split.used_idx);
+	for (i = 0; i < q->inflight_num; i++)
+		if (__atomic_load_n(mark(q, i) + MARK_INFLIGHT, __ATOMIC_RELAXED))
+			list[n++] = (struct marked){
+				.counter = le64_load(mark(q, i) + MARK_COUNTER), .id = (uint16_t)i};
+	qsort(list, n, sizeof(*list), by_counter);
+	for (i = 0; i < n; i++)
+		q->resubmit[i] = list[i].id;
+	q->nresubmit = n;
+	q->inflight_counter = n ? list[n - 1].counter + 1 : 0;
+	q->split.last_avail = (uint16_t)(q->split.used_idx + n);
+	if (n)
+		log_info("queue %u: %u buffers were in flight and are taken again", q->index, n);
+	return 0;
+}
+
+static int split_begin(struct virtqueue *q)
+{
+	uint8_t *area = q->inflight;
+	int err = 0;
+
+	q->split.last_avail = (uint16_t)q->base;
+	q->split.used_idx = le16_load(q->split.used + USED_IDX);
+	if (area && le16_load(area + AREA_VERSION) == 1 &&
+		le16_load(area + AREA_DESC_NUM) >= q->inflight_num) {
+		err = split_recover(q);
+	} else if (area) {
+		memset(area, 0, AREA_DESC + q->inflight_num * (size_t)MARK_SIZE);
+		le16_store(area + AREA_DESC_NUM, (uint16_t)q->inflight_num);
+		le16_store(area + AREA_USED_IDX, q->split.used_idx);
+		store_order();
+		le16_store(area + AREA_VERSION, 1);
+	}
+	q->split.avail_idx = q->split.last_avail;
+	q->split.called_idx = q->split.used_idx;
+	q->resumed = q->split.used_idx != 0;
+	return err;
+}
+
+static uint32_t split_base(const struct virtqueue *q)
+{
+	return q->split.last_avail;
+}
+
+const struct vring_ops vring_split_ops = {
+	.map = split_map,
+	.pop = split_pop,
+	.pending = split_pending,
+	.arm = split_arm,
+	.disarm = split_disarm,
+	.publish = split_publish,
+	.wants_call = split_wants_call,
+	.rewind = split_rewind,
+	.begin = split_begin,
+	.resubmit = split_resubmit,
+	.base = split_base,
+};
