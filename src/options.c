@@ -107,17 +107,21 @@ static uint64_t upper_limit(const struct option_spec *o)
 	}
 }
 
-/* A limit as a user would write it. */
+/* A limit as a user would write it: in the largest unit that leaves a whole number. */
 static const char *limit_text(const struct option_spec *o, uint64_t n, char buf[32])
 {
-	static const char suffixes[] = "\0KMGT";
-	unsigned i = 0;
+	static const struct unit {
+		const char *name;
+		unsigned times; /* the unit before; 0: no more */
+	} sizes[] = {{"", 1}, {"K", 1024}, {"M", 1024}, {"G", 1024}, {"T", 1024}, {"", 0}},
+	  times[] = {{"ms", 1}, {"s", 1000}, {"m", 60}, {"h", 60}, {"", 0}}, plain[] = {{"", 1}, {"", 0}};
+	const struct unit *u = o->kind == OPTION_SIZE ? sizes : o->kind == OPTION_DURATION ? times : plain;
 
-	while (o->kind == OPTION_SIZE && i < 4 && n && n % 1024 == 0) {
-		n /= 1024;
-		i++;
+	while (n && u[1].times && n % u[1].times == 0) {
+		n /= u[1].times;
+		u++;
 	}
-	snprintf(buf, 32, "%" PRIu64 "%.1s%s", n, suffixes + i, o->kind == OPTION_DURATION ? "ms" : "");
+	snprintf(buf, 32, "%" PRIu64 "%s", n, n ? u->name : "");
 	return buf;
 }
 
@@ -429,11 +433,18 @@ static void limits_text(const struct option_spec *o, char *buf, size_t size)
 		len = (size_t)snprintf(buf, size, "default: %s", def);
 	if (o->required)
 		len = (size_t)snprintf(buf, size, "required");
-	if (o->max && len < size)
-		snprintf(buf + len, size - len, "%sfrom %s to %s", len ? ", " : "",
-			limit_text(o, o->min, min), limit_text(o, o->max, max));
-	else if (o->min && len < size)
-		snprintf(buf + len, size - len, "%sat least %s", len ? ", " : "", limit_text(o, o->min, min));
+	if (len >= size)
+		return;
+	buf += len;
+	size -= len;
+	limit_text(o, o->min, min);
+	limit_text(o, o->max, max);
+	if (o->min && o->max)
+		snprintf(buf, size, "%sfrom %s to %s", len ? ", " : "", min, max);
+	else if (o->max)
+		snprintf(buf, size, "%sat most %s", len ? ", " : "", max);
+	else if (o->min)
+		snprintf(buf, size, "%sat least %s", len ? ", " : "", min);
 }
 
 static void print_option(const struct option_spec *o, FILE *out)
@@ -459,7 +470,7 @@ static void print_option(const struct option_spec *o, FILE *out)
 	}
 	limits_text(o, limits, sizeof(limits));
 	if (*limits)
-		fprintf(out, " (%s)", limits);
+		fprintf(out, "%s(%s)", o->help ? " " : "", limits);
 	putc('\n', out);
 }
 
