@@ -83,7 +83,7 @@ void vring_driver_layout(bool packed, uint16_t num, struct vring_driver_layout *
 /*
  * Takes over the memory of the three parts (it stays the caller's), zeroes it, and starts at `base`, as in
  * SET_VRING_BASE: the index for split, position | wrap counter << 15 for packed (a fresh ring:
- * VRING_DRIVER_BASE). Interrupts are armed. num: 1..32768, split: a power of two. -EINVAL, -ENOMEM.
+ * vring_driver_base()). Interrupts are armed. num: 1..32768, split: a power of two. -EINVAL, -ENOMEM.
  */
 int vring_driver_init(struct vring_driver *d, const struct vring_driver_mode *mode, uint16_t num,
 	uint16_t base, void *desc, void *driver, void *device);
