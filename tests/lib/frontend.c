@@ -280,7 +280,7 @@ static void spawn(struct fe *fe, const char *const *args, const char *last, int 
 		all[n] = args[n];
 	}
 	if (fe->mode.packed)
-		all[n++] = "--packed";
+		all[n++] = "--packed=on";
 	all[n++] = last;
 	all[n] = NULL;
 	fe_process_start(&fe->process, keep, all);

@@ -279,7 +279,7 @@ struct fe {
 
 /* Defaults; mode NULL: split, event-idx off, direct. */
 void fe_init(struct fe *fe, const struct fe_mode *mode);
-/* Starts "BINARY args… --fd=N" (and --packed where the mode needs it) on one end of a socketpair. */
+/* Starts "BINARY args… --fd=N" (and --packed=on where the mode needs it) on one end of a socketpair. */
 void fe_spawn(struct fe *fe, const char *const *args);
 /* Starts "BINARY args… --socket-path=PATH" and connects as soon as it listens. */
 void fe_spawn_path(struct fe *fe, const char *path, const char *const *args);
