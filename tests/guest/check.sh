@@ -1,0 +1,68 @@
+# shellcheck shell=dash
+# SPDX-License-Identifier: MIT
+#
+# Sourced by the scripts that run inside a test guest (busybox sh). Each check
+# prints one line, "ok" or "not ok"; the host makes TAP results of them.
+
+guest_failed=0
+
+# result STATUS NAME
+result()
+{
+	if [ "$1" -eq 0 ]; then
+		echo "ok - $2"
+	else
+		echo "not ok - $2"
+		guest_failed=1
+	fi
+}
+
+# check NAME COMMAND [ARG...]: the command must succeed
+check()
+{
+	check_name=$1
+	shift
+	"$@"
+	result $? "$check_name"
+}
+
+# refuse NAME COMMAND [ARG...]: the command must fail
+refuse()
+{
+	check_name=$1
+	shift
+	! "$@"
+	result $? "$check_name"
+}
+
+# is NAME GOT WANTED
+is()
+{
+	[ "$2" = "$3" ]
+	result $? "$1"
+	[ "$2" = "$3" ] || printf 'got:    %s\nwanted: %s\n' "$2" "$3"
+}
+
+# await SECONDS COMMAND [ARG...]: waits until the command succeeds
+await()
+{
+	await_ticks=$(($1 * 50))
+	shift
+	until "$@"; do
+		[ $await_ticks -gt 0 ] || return 1
+		await_ticks=$((await_ticks - 1))
+		usleep 20000
+	done
+}
+
+# sha FILE: the bare sum
+sha()
+{
+	sha256sum "$1" | cut -d ' ' -f 1
+}
+
+# guest_end: the exit status of the whole script
+guest_end()
+{
+	exit $guest_failed
+}
