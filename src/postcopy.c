@@ -2,7 +2,7 @@
 /*
  * Postcopy (postcopy.h has the order of things).
  *
- * Between "prepared" and "accepted" a mapping has no access rights: a page that were touched then would be filled with
+ * Between "prepared" and "accepted" a mapping has no access rights: a page touched then would be filled with
  * zeros and its real contents refused later. The session keeps such a map away from the queues.
  *
  * The front-end's copy of the userfaultfd keeps it alive, so closing ours does not end anything: each range that was
