@@ -498,7 +498,7 @@ static int search(struct discover *d)
 		judge(d, &d->files[i]);
 	r = d->json ? print_json(d) : print_text(d);
 	if (!d->winner)
-		log_error("no backend program%s%s found%s", d->type ? " of type " : "",
+		log_error("no backend program%s%s%s found", d->type ? " of type " : "",
 			d->type ? d->type : "", d->num_features ? " that has all features" : "");
 	return r < 0 || !d->winner;
 }
