@@ -1,0 +1,26 @@
+/* SPDX-License-Identifier: MIT */
+/* Private to disk-file.c (what the file is) and disk-io.c (how it is read and written). */
+#ifndef DISK_FILE_H
+#define DISK_FILE_H
+
+#include "disk-driver.h"
+
+struct disk_file {
+	struct disk disk;
+	int fd;
+	int buffered; /* direct: the same file without O_DIRECT, for what is not aligned; else == fd */
+	bool direct, block_dev; /* block_dev: of the host */
+	bool nowait;		/* RWF_NOWAIT works for reads, so the file system is local */
+	bool uring;
+	uint32_t align_mem, align_offset; /* direct: what O_DIRECT wants */
+	struct pool *pool;
+};
+
+struct disk_lane *disk_io_lane_new(struct disk *d, struct loop *l);
+void disk_io_lane_free(struct disk_lane *lane);
+bool disk_io_submit(struct disk_lane *lane, struct disk_io *io);
+
+/* Locks the image as QEMU does. 0, or -EAGAIN when somebody else has it, -errno. */
+int disk_image_lock(int fd, bool read_only);
+
+#endif
