@@ -26,7 +26,7 @@ requires_schema()
 	for python in /usr/bin/python3 python3; do
 		"$python" -c 'import jsonschema' 2>/dev/null && return
 	done
-	skip_all "no python3-jsonschema here"
+	lacking "no python3-jsonschema here"
 }
 
 # run COMMAND [ARG...]: sets $status, $out and $err

@@ -11,7 +11,7 @@ requires jq man
 requires_schema
 
 builddir=${builddir_abs:-$(pwd)}
-[ -f "$builddir/Makefile" ] || skip_all "not a build directory: $builddir"
+[ -f "$builddir/Makefile" ] || lacking "not a build directory: $builddir"
 unset MAKEFLAGS MFLAGS MAKELEVEL MAKEOVERRIDES
 
 dest=$tmp/dest
