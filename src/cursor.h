@@ -1,13 +1,14 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * A cursor is a bounds-checked position in a scattered buffer: a list of iovecs that belongs to somebody else, usually
- * guest memory of a virtqueue element. It only moves forward, and never past its end.
+ * A cursor is a bounds-checked position in a scattered buffer: a list of iovecs that belongs to somebody
+ * else, usually guest memory of a virtqueue element. It only moves forward, and never past its end.
  *
- * Errors are sticky: a step that needs more bytes than are left moves nothing, zeroes its destination and sets `bad`.
- * So a device decodes a whole header and looks at `bad` once.
+ * Errors are sticky: a step that needs more bytes than are left moves nothing, zeroes its destination and
+ * sets `bad`. So a device decodes a whole header and looks at `bad` once.
  *
- * `done` counts the bytes passed. For the device-writable cursor of an element it is the used length, which the core
- * takes from there: a device can't get it wrong. A part that was split off reports to the cursor it came from.
+ * `done` counts the bytes passed. For the device-writable cursor of an element it is the used length, which
+ * the core takes from there: a device can't get it wrong. A part that was split off reports to the cursor it
+ * came from.
  */
 #ifndef CURSOR_H
 #define CURSOR_H
@@ -19,13 +20,13 @@
 
 struct cursor {
 	const struct iovec *iov; /* borrowed; the segment the position is in */
-	unsigned n;              /* segments from iov on */
-	size_t off;              /* bytes of *iov already passed */
-	size_t left;             /* bytes to the end of this cursor (may end inside a segment) */
-	size_t done;             /* bytes passed, in this cursor and in the parts split off from it */
-	struct cursor *up;       /* the cursor this one was split off from, or NULL; must outlive it */
-	bool bad;                /* a step wanted more than was left */
-	bool split;              /* a part was split off: what was written need not be a prefix */
+	unsigned n;		 /* segments from iov on */
+	size_t off;		 /* bytes of *iov already passed */
+	size_t left;		 /* bytes to the end of this cursor (may end inside a segment) */
+	size_t done;		 /* bytes passed, in this cursor and in the parts split off from it */
+	struct cursor *up;	 /* the cursor this one was split off from, or NULL; must outlive it */
+	bool bad;		 /* a step wanted more than was left */
+	bool split;		 /* a part was split off: what was written need not be a prefix */
 };
 
 /* Starts at the beginning of iov[0..n); left is the sum of their lengths. */
@@ -40,17 +41,20 @@ bool cursor_zero(struct cursor *c, size_t n);
 bool cursor_skip(struct cursor *c, size_t n);
 
 /*
- * Splits the next n bytes off into *head; c goes on behind them. What is done through head counts in c. Neither may be
- * moved or copied while head is in use. Short: head is empty and bad, so is c.
+ * Splits the next n bytes off into *head; c goes on behind them. What is done through head counts in c.
+ * Neither may be moved or copied while head is in use. Short: head is empty and bad, so is c.
  */
 bool cursor_split(struct cursor *c, size_t n, struct cursor *head);
 
-/* Fills v[] with at most n segments of at most max bytes from the position on; moves nothing. Returns how many. */
+/* Fills v[] with at most n segments of at most max bytes from the position on; moves nothing. Returns how
+ * many. */
 unsigned cursor_iovec(const struct cursor *c, size_t max, struct iovec *v, unsigned n);
-/* The same without a copy where the cursor stands at a segment's start and ends at a segment's end, else NULL. */
+/* The same without a copy where the cursor stands at a segment's start and ends at a segment's end, else
+ * NULL. */
 const struct iovec *cursor_whole(const struct cursor *c, unsigned *n);
 
-/* readv/writev of at most max bytes between fd and the buffer; passes what was moved. Returns bytes or -errno. */
+/* readv/writev of at most max bytes between fd and the buffer; passes what was moved. Returns bytes or
+ * -errno. */
 ssize_t cursor_readv(struct cursor *c, int fd, size_t max);
 ssize_t cursor_writev(struct cursor *c, int fd, size_t max);
 

@@ -1,15 +1,16 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * All that a device needs. A device is one const row of the device table; the core owns memory, rings, elements, message
- * fds, threads and the connection, the device owns its state, its host fds and its watches.
+ * All that a device needs. A device is one const row of the device table; the core owns memory, rings,
+ *elements, message fds, threads and the connection, the device owns its state, its host fds and its watches.
  *
  * Life of a device in one process:
  *
  *	options parsed into state → open() → [ connection: start(q)… ready(q)… stop(q)… reset() ]* → close()
  *
- * Operations may be NULL. int results are 0 or -errno, already logged by the device. An operation that failed leaves
- * nothing behind. start, stop and ready run in the queue's loop; everything else runs in the control loop (b->loop)
- * while the queues may be running, so a device with queue threads shares only what does not change, or is atomic.
+ * Operations may be NULL. int results are 0 or -errno, already logged by the device. An operation that failed
+ *leaves nothing behind. start, stop and ready run in the queue's loop; everything else runs in the control
+ *loop (b->loop) while the queues may be running, so a device with queue threads shares only what does not
+ *change, or is atomic.
  */
 #ifndef DEVICE_H
 #define DEVICE_H
@@ -40,18 +41,18 @@ enum {
 
 /* Requests of the front-end that only some devices know. */
 enum request_type {
-	REQUEST_SEND_RARP,            /* payload: u64, the first 6 bytes are the MAC */
-	REQUEST_SET_MTU,              /* payload: u64 */
-	REQUEST_GPU_SOCKET,           /* fd */
-	REQUEST_CREATE_CRYPTO,        /* payload: session description, answered in place */
-	REQUEST_CLOSE_CRYPTO,         /* payload: u64 */
+	REQUEST_SEND_RARP,     /* payload: u64, the first 6 bytes are the MAC */
+	REQUEST_SET_MTU,       /* payload: u64 */
+	REQUEST_GPU_SOCKET,    /* fd */
+	REQUEST_CREATE_CRYPTO, /* payload: session description, answered in place */
+	REQUEST_CLOSE_CRYPTO,  /* payload: u64 */
 };
 
 struct request {
 	enum request_type type;
 	void *payload; /* the message's, 8-byte aligned; changed in place where there is an answer */
 	size_t size;   /* bytes of payload; the answer has the same size */
-	int fd;        /* or -1; the device takes it by setting this to -1, else the core closes it */
+	int fd;	       /* or -1; the device takes it by setting this to -1, else the core closes it */
 };
 
 struct device {
@@ -59,34 +60,38 @@ struct device {
 	const char *alias;   /* "blk", or NULL */
 	const char *summary; /* one line for --list */
 	uint32_t virtio_id;
-	uint64_t features;          /* device bits only; ring bits belong to the core */
-	uint64_t protocol_features; /* PROTOCOL_* bits of message.h beyond the core's own (RARP, MTU, crypto session) */
+	uint64_t features;	    /* device bits only; ring bits belong to the core */
+	uint64_t protocol_features; /* PROTOCOL_* bits of message.h beyond the core's own (RARP, MTU, crypto
+				       session) */
 	size_t state_size, queue_state_size, config_size;
 	const struct option_spec *options; /* offsets into state; or NULL */
 	const struct queue_spec *queues;   /* nqueues rows; the last `repeat` rows recur up to max_queues */
 	uint16_t nqueues, repeat, max_queues;
 	bool queue_threads;  /* queues share only read-only state: open() may set b->threads */
 	bool enable_on_kick; /* some front-ends of this device never send SET_VRING_ENABLE (crypto) */
-	bool in_order;       /* gives buffers back in the order they came anyway: offer IN_ORDER */
+	bool in_order;	     /* gives buffers back in the order they came anyway: offer IN_ORDER */
 
-	/* Writes the value of "features" (an array of strings) or nothing; judged on this host, without open(). */
+	/* Writes the value of "features" (an array of strings) or nothing; judged on this host, without
+	 * open(). */
 	int (*capabilities)(struct json *out);
-	/* Takes host resources, checks options, may change b->config, b->offered, b->num_queues, b->threads. */
+	/* Takes host resources, checks options, may change b->config, b->offered, b->num_queues, b->threads.
+	 */
 	int (*open)(struct backend *b);
 	void (*close)(struct backend *b);
 	/* The queue begins to run: features are final. */
 	int (*start)(struct backend *b, struct virtqueue *q);
-	/* Take no more. Elements held back come by unpop now; those in progress by push when done. The core waits. */
+	/* Take no more. Elements held back come by unpop now; those in progress by push when done. The core
+	 * waits. */
 	void (*stop)(struct backend *b, struct virtqueue *q);
 	/* The guest rebooted or the front-end went: no queue runs; forget guest state. */
 	void (*reset)(struct backend *b);
-	/* The guest wrote [off, off + len) of the configuration space; inside config_size. Apply what is writable to
-	 * b->config, ignore the rest (front-ends send read-only fields along). */
+	/* The guest wrote [off, off + len) of the configuration space; inside config_size. Apply what is
+	 * writable to b->config, ignore the rest (front-ends send read-only fields along). */
 	void (*config_write)(struct backend *b, size_t off, const void *data, size_t len);
 	int (*request)(struct backend *b, struct request *r);
 	int (*command)(struct backend *b, struct json_value *in, struct json *out);
-	/* Device state for migration: save writes all of it to fd (blocking, a pipe), load reads to end of file. Called
-	 * in a pool thread while no queue runs. */
+	/* Device state for migration: save writes all of it to fd (blocking, a pipe), load reads to end of
+	 * file. Called in a pool thread while no queue runs. */
 	int (*save)(struct backend *b, int fd);
 	int (*load)(struct backend *b, int fd);
 };
@@ -94,14 +99,14 @@ struct device {
 /* The part of a backend that its device may see. */
 struct backend {
 	const struct device *dev;
-	void *state;         /* dev->state_size bytes, options already in it */
+	void *state;	     /* dev->state_size bytes, options already in it */
 	uint8_t *config;     /* dev->config_size bytes, as the guest reads them (little-endian) */
 	struct loop *loop;   /* the control loop */
 	uint64_t offered;    /* device feature bits offered; starts as dev->features */
 	uint64_t features;   /* what the driver accepted (0 before) */
 	unsigned num_queues; /* virtqueues that exist; starts as dev->max_queues */
 	unsigned queue_num;  /* answer to GET_QUEUE_NUM; 0: num_queues (net counts pairs) */
-	unsigned threads;    /* queue threads; queue i runs in thread i % threads; 0: all in the control loop */
+	unsigned threads; /* queue threads; queue i runs in thread i % threads; 0: all in the control loop */
 };
 
 static inline bool backend_has(const struct backend *b, unsigned bit)
@@ -109,9 +114,11 @@ static inline bool backend_has(const struct backend *b, unsigned bit)
 	return b->features & BIT(bit);
 }
 
-/* b->config was changed by us: tell the front-end (VHOST_USER_BACKEND_CONFIG_CHANGE_MSG). Control loop only. */
+/* b->config was changed by us: tell the front-end (VHOST_USER_BACKEND_CONFIG_CHANGE_MSG). Control loop only.
+ */
 void backend_config_changed(struct backend *b);
-/* The virtqueue with this index, or NULL when the front-end never set it up. Control loop or any queue's own. */
+/* The virtqueue with this index, or NULL when the front-end never set it up. Control loop or any queue's own.
+ */
 struct virtqueue *backend_queue(struct backend *b, unsigned index);
 /* The host resource is gone for good: end the process with status 1 after quiescing. */
 void backend_fail(struct backend *b, const char *fmt, ...) PRINTF_LIKE(2, 3);

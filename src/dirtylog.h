@@ -1,10 +1,11 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The dirty log: a bitmap shared with the front-end, one bit per 4 KiB page of guest-physical memory, in which we mark
- * what we wrote while the VM migrates (vhost-user: "Migration", virtio has no part in it).
+ * The dirty log: a bitmap shared with the front-end, one bit per 4 KiB page of guest-physical memory, in
+ * which we mark what we wrote while the VM migrates (vhost-user: "Migration", virtio has no part in it).
  *
- * Marking comes after the write and before the driver or the front-end can learn of it. Bits are set with an atomic OR,
- * since the front-end clears them at the same time. Pages past the bitmap's end are ignored (and said once).
+ * Marking comes after the write and before the driver or the front-end can learn of it. Bits are set with an
+ * atomic OR, since the front-end clears them at the same time. Pages past the bitmap's end are ignored (and
+ * said once).
  */
 #ifndef DIRTYLOG_H
 #define DIRTYLOG_H

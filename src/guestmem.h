@@ -2,10 +2,11 @@
 /*
  * The guest-memory map: which guest-physical and front-end addresses are which bytes of ours.
  *
- * A map never changes. Adding or removing a region makes a new map that shares the mappings that stay; the session then
- * gives the new map to the queues. Each queue pins the map that its outstanding elements were translated with, so a
- * removed region's mapping lives until the last I/O on it has ended. guestmem_on_release() tells the session when that
- * is so: only then is the removal acknowledged to the front-end.
+ * A map never changes. Adding or removing a region makes a new map that shares the mappings that stay; the
+ * session then gives the new map to the queues. Each queue pins the map that its outstanding elements were
+ * translated with, so a removed region's mapping lives until the last I/O on it has ended.
+ * guestmem_on_release() tells the session when that is so: only then is the removal acknowledged to the
+ * front-end.
  */
 #ifndef GUESTMEM_H
 #define GUESTMEM_H
@@ -40,12 +41,13 @@ struct guestmem {
 /* An empty map, with one reference. NULL: no memory. */
 struct guestmem *guestmem_new(void);
 /*
- * The map old plus one region. Takes *fd over and sets it to -1 (also when the region is there already, identical:
- * then *out is a new map equal to the old one). -EINVAL: empty, wraps around, file too short; -EEXIST: overlaps
- * another region in guest-physical or user addresses; -ENOSPC: GUESTMEM_MAX_REGIONS.
- * prot: PROT_READ | PROT_WRITE, or PROT_NONE while postcopy prepares.
+ * The map old plus one region. Takes *fd over and sets it to -1 (also when the region is there already,
+ * identical: then *out is a new map equal to the old one). -EINVAL: empty, wraps around, file too short;
+ * -EEXIST: overlaps another region in guest-physical or user addresses; -ENOSPC: GUESTMEM_MAX_REGIONS. prot:
+ * PROT_READ | PROT_WRITE, or PROT_NONE while postcopy prepares.
  */
-int guestmem_add(const struct guestmem *old, const struct guestmem_spec *spec, int *fd, int prot, struct guestmem **out);
+int guestmem_add(const struct guestmem *old, const struct guestmem_spec *spec, int *fd, int prot,
+	struct guestmem **out);
 /* The map old less the region with the same gpa, uaddr and size. -ENOENT: no such region. */
 int guestmem_remove(const struct guestmem *old, const struct guestmem_spec *spec, struct guestmem **out);
 
@@ -58,10 +60,12 @@ void guestmem_on_release(struct guestmem *m, void (*fn)(void *arg), void *arg);
 int guestmem_find(const struct guestmem *m, uint64_t gpa);
 
 /*
- * Our address of a guest-physical address and, in *avail, how many bytes follow it contiguously (in one region; the
- * next one may follow in another). NULL: not guest memory. *hint: index of the region that was found last.
+ * Our address of a guest-physical address and, in *avail, how many bytes follow it contiguously (in one
+ * region; the next one may follow in another). NULL: not guest memory. *hint: index of the region that was
+ * found last.
  */
-static inline uint8_t *guestmem_lookup(const struct guestmem *m, uint64_t gpa, uint64_t *avail, unsigned *hint)
+static inline uint8_t *guestmem_lookup(
+	const struct guestmem *m, uint64_t gpa, uint64_t *avail, unsigned *hint)
 {
 	const struct guestmem_region *r;
 
@@ -79,7 +83,8 @@ static inline uint8_t *guestmem_lookup(const struct guestmem *m, uint64_t gpa, u
 	return r->host + (gpa - r->gpa);
 }
 
-/* len contiguous bytes at a front-end ("user") address, as ring addresses are given; NULL: not within one region. */
+/* len contiguous bytes at a front-end ("user") address, as ring addresses are given; NULL: not within one
+ * region. */
 void *guestmem_user(const struct guestmem *m, uint64_t uaddr, uint64_t len);
 /* len contiguous bytes at a guest-physical address; NULL: not within one region. */
 void *guestmem_gpa(const struct guestmem *m, uint64_t gpa, uint64_t len);

@@ -1,9 +1,11 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * vhost-user messages: the wire format, and a codec between a stream socket and whole messages. No protocol state.
+ * vhost-user messages: the wire format, and a codec between a stream socket and whole messages. No protocol
+ * state.
  *
- * Header and payload are in host byte order. File descriptors come with any of a message's bytes. A reader collects a
- * message over as many non-blocking reads as it takes; a message that was not consumed gives its fds back on reset.
+ * Header and payload are in host byte order. File descriptors come with any of a message's bytes. A reader
+ * collects a message over as many non-blocking reads as it takes; a message that was not consumed gives its
+ * fds back on reset.
  */
 #ifndef MESSAGE_H
 #define MESSAGE_H
@@ -11,6 +13,7 @@
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <sys/types.h>
 
 enum message_id { /* front-end to back-end */
 	MESSAGE_GET_FEATURES = 1,
@@ -147,7 +150,8 @@ struct message {
 	struct message_header h;
 	unsigned nfds;
 	int fd[MESSAGE_MAX_FDS];
-	bool too_many_fds; /* more came than MESSAGE_MAX_FDS, or the kernel cut the list; the surplus is closed */
+	bool too_many_fds; /* more came than MESSAGE_MAX_FDS, or the kernel cut the list; the surplus is
+			      closed */
 	union {
 		uint8_t bytes[MESSAGE_MAX_PAYLOAD];
 		uint64_t u64;
@@ -168,8 +172,9 @@ struct message_reader {
 };
 
 /*
- * Goes on reading. 1: r->m is a whole message. -EAGAIN: not yet. 0: end of file between two messages. -errno: the
- * stream is broken (-EPROTO within a message or version wrong, -EMSGSIZE payload too large, or from recvmsg).
+ * Goes on reading. 1: r->m is a whole message. -EAGAIN: not yet. 0: end of file between two messages. -errno:
+ * the stream is broken (-EPROTO within a message or version wrong, -EMSGSIZE payload too large, or from
+ * recvmsg).
  */
 int message_read(struct message_reader *r, int sock);
 /* Forgets the message that was read and closes the fds nobody took. */
@@ -181,8 +186,9 @@ int message_take_fd(struct message *m);
 const char *message_name(uint32_t request);
 
 /*
- * Writes one message with at most one fd (-1: none) to a non-blocking socket. Returns bytes written (may be fewer than
- * the message on a full socket: the rest is the caller's, the fd went with the first byte), or -errno.
+ * Writes one message with at most one fd (-1: none) to a non-blocking socket. Returns bytes written (may be
+ * fewer than the message on a full socket: the rest is the caller's, the fd went with the first byte), or
+ * -errno.
  */
 ssize_t message_send(int sock, const struct message_header *h, const void *payload, int fd);
 

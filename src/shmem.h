@@ -2,10 +2,11 @@
 /*
  * Mappings of files that the front-end shares with us: guest memory, the dirty log, the inflight region.
  *
- * The front-end still owns the file and may shrink it. An access past its end then raises SIGBUS. The guard turns
- * that into the end of the session instead of the process: its handler finds the mapping in a table, puts anonymous
- * zero memory over it, so that the access that failed is repeated and goes on harmlessly, marks the loss and writes to
- * an eventfd. The control loop then ends the session with a message. A SIGBUS anywhere else stays fatal.
+ * The front-end still owns the file and may shrink it. An access past its end then raises SIGBUS. The guard
+ * turns that into the end of the session instead of the process: its handler finds the mapping in a table,
+ * puts anonymous zero memory over it, so that the access that failed is repeated and goes on harmlessly,
+ * marks the loss and writes to an eventfd. The control loop then ends the session with a message. A SIGBUS
+ * anywhere else stays fatal.
  */
 #ifndef SHMEM_H
 #define SHMEM_H
@@ -15,26 +16,27 @@
 #include <stdint.h>
 
 struct shmem {
-	uint8_t *addr;   /* first byte that was asked for (the mapping may begin earlier, at a page) */
-	uint64_t len;    /* bytes asked for */
-	int fd;          /* our own descriptor of the file (for fallocate), close-on-exec */
+	uint8_t *addr;	 /* first byte that was asked for (the mapping may begin earlier, at a page) */
+	uint64_t len;	 /* bytes asked for */
+	int fd;		 /* our own descriptor of the file (for fallocate), close-on-exec */
 	uint64_t offset; /* of addr in the file */
-	uint64_t page;   /* page size of the file: hugetlbfs block size or the system's */
-	unsigned refs;   /* atomic */
-	void *map;       /* what mmap gave */
+	uint64_t page;	 /* page size of the file: hugetlbfs block size or the system's */
+	unsigned refs;	 /* atomic */
+	void *map;	 /* what mmap gave */
 	size_t map_len;
 	int slot; /* in the guard's table */
 };
 
-/* Installs the SIGBUS handler; returns the eventfd that becomes readable after a loss, or -errno. Once a process. */
+/* Installs the SIGBUS handler; returns the eventfd that becomes readable after a loss, or -errno. Once a
+ * process. */
 int shmem_guard(void);
 /* True when a mapping was lost since the last call. */
 bool shmem_lost(void);
 
 /*
- * Maps len bytes at offset of fd, shared, prot as in mmap(2). offset need not be page aligned. Takes fd over on
- * success only. Errors: -EINVAL (empty, overflow, the file is shorter than offset + len), -ENOSPC (guard table full),
- * else from mmap.
+ * Maps len bytes at offset of fd, shared, prot as in mmap(2). offset need not be page aligned. Takes fd over
+ * on success only. Errors: -EINVAL (empty, overflow, the file is shorter than offset + len), -ENOSPC (guard
+ * table full), else from mmap.
  */
 int shmem_map(struct shmem **out, int fd, uint64_t offset, uint64_t len, int prot);
 struct shmem *shmem_ref(struct shmem *s);

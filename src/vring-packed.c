@@ -88,8 +88,8 @@ static inline void advance(const struct virtqueue *q, uint16_t *pos, bool *wrap,
 
 static int packed_map(struct virtqueue *q, const struct guestmem *mem)
 {
-	uint8_t *ring = guestmem_user(mem, q->desc_addr, 16 * (uint64_t)q->num);
-	uint8_t *driver = guestmem_user(mem, q->avail_addr, 4), *device = guestmem_user(mem, q->used_addr, 4);
+	uint8_t *ring = guestmem_user(mem, q->addr.desc, 16 * (uint64_t)q->num);
+	uint8_t *driver = guestmem_user(mem, q->addr.avail, 4), *device = guestmem_user(mem, q->addr.used, 4);
 
 	if (!ring || !driver || !device)
 		return -EFAULT;

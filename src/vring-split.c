@@ -38,9 +38,9 @@ static inline uint8_t *mark(const struct virtqueue *q, unsigned head)
 
 static int split_map(struct virtqueue *q, const struct guestmem *mem)
 {
-	void *desc = guestmem_user(mem, q->desc_addr, 16 * (uint64_t)q->num);
-	void *avail = guestmem_user(mem, q->avail_addr, AVAIL_RING + 2 * (uint64_t)q->num + 2);
-	void *used = guestmem_user(mem, q->used_addr, USED_RING + 8 * (uint64_t)q->num + 2);
+	void *desc = guestmem_user(mem, q->addr.desc, 16 * (uint64_t)q->num);
+	void *avail = guestmem_user(mem, q->addr.avail, AVAIL_RING + 2 * (uint64_t)q->num + 2);
+	void *used = guestmem_user(mem, q->addr.used, USED_RING + 8 * (uint64_t)q->num + 2);
 
 	if (!desc || !avail || !used)
 		return -EFAULT;
@@ -159,10 +159,10 @@ static void split_arm(struct virtqueue *q)
 	uint64_t event = USED_RING + 8 * (uint64_t)q->num;
 
 	le16_store(q->split.used + event, q->split.last_avail);
-	vring_log(q, q->log_addr + event, 2);
+	vring_log(q, q->addr.log + event, 2);
 	if (!q->event_idx) {
 		le16_store(q->split.used, 0);
-		vring_log(q, q->log_addr, 2);
+		vring_log(q, q->addr.log, 2);
 	}
 	le_barrier();
 }
@@ -172,7 +172,7 @@ static void split_disarm(struct virtqueue *q)
 	if (q->event_idx)
 		return; /* an old avail_event asks for no more kicks by itself */
 	le16_store(q->split.used, USED_NO_NOTIFY);
-	vring_log(q, q->log_addr, 2);
+	vring_log(q, q->addr.log, 2);
 }
 
 static void split_publish(struct virtqueue *q, struct vring_slot **slots, unsigned n)
@@ -187,7 +187,7 @@ static void split_publish(struct virtqueue *q, struct vring_slot **slots, unsign
 
 		le32_store(q->split.used + off, s->id);
 		le32_store(q->split.used + off + 4, s->used_len);
-		vring_log(q, q->log_addr + off, 8);
+		vring_log(q, q->addr.log + off, 8);
 		idx++;
 		if (s->tracked) {
 			le16_store(mark(q, s->id) + MARK_NEXT, le16_load(area + AREA_LAST_BATCH));
@@ -198,7 +198,7 @@ static void split_publish(struct virtqueue *q, struct vring_slot **slots, unsign
 	}
 	q->split.used_idx = idx;
 	le16_store_release(q->split.used + USED_IDX, idx);
-	vring_log(q, q->log_addr, 4);
+	vring_log(q, q->addr.log, 4);
 	if (!area)
 		return;
 	store_order();

@@ -71,6 +71,12 @@ struct vring_slot {
 	uint64_t inline_gpa[VRING_INLINE_SEGS];
 };
 
+/* Front-end addresses; packed: ring, driver area, device area. log: guest address of the used ring, for the dirty log. */
+struct ring_addr {
+	uint64_t desc, avail, used, log;
+	bool log_used;
+};
+
 enum vring_phase { VRING_RESTING, VRING_RUNNING, VRING_DRAINING };
 
 /* What differs between the layouts. */
@@ -110,6 +116,7 @@ struct virtqueue {
 	const struct queue_spec *spec;
 	unsigned index;
 	void *state;
+	size_t state_size;
 	struct loop *loop, *control;
 	void (*drained)(struct virtqueue *q, void *arg); /* in the control loop, after virtqueue_stop() */
 	void *drained_arg;
@@ -120,19 +127,20 @@ struct virtqueue {
 	/* configuration: the control thread's while the queue rests; changed in the queue's loop while it
 	 * runs */
 	uint32_t num;
-	uint64_t desc_addr, avail_addr,
-		used_addr; /* front-end addresses; packed: ring, driver area, device area */
-	uint64_t log_addr;
-	bool log_used, has_addr;
+	struct ring_addr addr;
+	bool has_addr;
 	uint32_t base; /* as in SET_VRING_BASE */
 	uint64_t features;
 	bool packed, event_idx, in_order, log_all;
 	bool inband;	       /* no call fd: interrupts are messages */
 	bool polled;	       /* no kick fd: we look at the ring ourselves */
 	bool started, enabled; /* the two bits of the protocol's ring state */
+	bool stopping;	       /* the session waits for it to rest */
 	bool configured;       /* was ever touched by a message */
 	int call_fd, err_fd, kick_fd;
 	void (*call_inband)(struct virtqueue *q); /* any thread */
+	struct post call_post;			  /* and what it may use */
+	void *call_host;
 
 	/* running */
 	enum vring_phase phase;
@@ -208,10 +216,25 @@ bool vring_add(struct virtqueue *q, struct vring_slot *s, uint64_t addr, uint32_
 bool vring_add_indirect(struct virtqueue *q, struct vring_slot *s, uint64_t addr, uint32_t len, bool packed);
 /* Prepares a slot for a new chain; false: the queue was broken since the slot is in use. */
 bool vring_slot_begin(struct virtqueue *q, struct vring_slot *s, uint16_t id);
+/* Gives back what a slot holds. segs_put: only its room for a long chain (of a slot that was never popped). */
+void vring_slot_release(struct virtqueue *q, struct vring_slot *s);
+void vring_segs_put(struct virtqueue *q, struct vring_slot *s);
+struct memview *vring_view_new(struct guestmem *mem);
+void vring_view_drop(struct memview *v);
+
+/* Between virtqueue.c and vring-control.c. */
+void vring_publish(struct virtqueue *q);
+void vring_call(struct virtqueue *q);
+void vring_drain_finish(struct virtqueue *q);
+void vring_run(struct task *t);
+void vring_flush(struct task *t);
+bool vring_poll(struct poller *p);
+void vring_kick_ready(struct watch *w, uint32_t events);
+
 /* Marks what we wrote to a ring, when ring writes are logged. */
 static inline void vring_log(struct virtqueue *q, uint64_t gpa, uint64_t len)
 {
-	if (unlikely(q->log != NULL) && q->log_used)
+	if (unlikely(q->log != NULL) && q->addr.log_used)
 		dirtylog_mark(q->log, gpa, len);
 }
 
@@ -236,10 +259,10 @@ void virtqueue_stop(
  */
 void virtqueue_set_memory(struct virtqueue *q, struct guestmem *mem);
 void virtqueue_set_log(struct virtqueue *q, struct dirtylog *log, bool log_all);
-/* SET_VRING_ADDR of a running ring: only addresses and the log flag change. -EFAULT. */
-int virtqueue_readdress(struct virtqueue *q);
-/* Takes *fd over (also -1). */
-int virtqueue_set_kick(struct virtqueue *q, int *fd);
+/* On a running ring only addresses and the log flag change. -EFAULT: they are not in memory, it goes on with the old. */
+int virtqueue_set_addr(struct virtqueue *q, const struct ring_addr *addr);
+/* Takes *fd over (also -1). polled: there is none, look at the ring instead. */
+int virtqueue_set_kick(struct virtqueue *q, int *fd, bool polled);
 void virtqueue_set_call(struct virtqueue *q, int *fd);
 void virtqueue_set_err(struct virtqueue *q, int *fd);
 /* An in-band kick. */

@@ -1,0 +1,189 @@
+/* SPDX-License-Identifier: MIT */
+/* See listener.h. */
+#include "listener.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/un.h>
+#include <unistd.h>
+
+#include "log.h"
+#include "util.h"
+
+#define RETRY_FIRST_NS (UINT64_C(50) * 1000 * 1000)
+#define RETRY_LAST_NS  (UINT64_C(1000) * 1000 * 1000)
+
+static int path_address(struct sockaddr_un *addr, const char *option, const char *path)
+{
+	memset(addr, 0, sizeof(*addr));
+	addr->sun_family = AF_UNIX;
+	if (strlen(path) >= sizeof(addr->sun_path))
+		return log_errno(ENAMETOOLONG, "%s=%s: a socket path has at most %zu bytes", option, path,
+			sizeof(addr->sun_path) - 1);
+	memcpy(addr->sun_path, path, strlen(path) + 1);
+	return 0;
+}
+
+/* Removes the file at the path if it is a socket that nobody listens on. */
+static int remove_stale(const struct sockaddr_un *addr)
+{
+	CLEANUP_FD int fd = -1;
+	struct stat st;
+
+	if (lstat(addr->sun_path, &st) < 0)
+		return errno == ENOENT ? 0 : log_errno(errno, "--socket-path=%s", addr->sun_path);
+	if (!S_ISSOCK(st.st_mode)) {
+		log_error("--socket-path=%s: exists and is no socket", addr->sun_path);
+		return -EEXIST;
+	}
+	fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+	if (fd < 0)
+		return log_errno(errno, "socket");
+	if (connect(fd, (const struct sockaddr *)addr, sizeof(*addr)) == 0 || errno != ECONNREFUSED) {
+		log_error("--socket-path=%s: another program listens there", addr->sun_path);
+		return -EADDRINUSE;
+	}
+	log_info("--socket-path=%s: nobody listens there any more, replaced", addr->sun_path);
+	if (unlink(addr->sun_path) < 0 && errno != ENOENT)
+		return log_errno(errno, "--socket-path=%s", addr->sun_path);
+	return 0;
+}
+
+static int open_path(struct listener *l, const char *path, uint32_t mode)
+{
+	CLEANUP_FD int fd = -1;
+	struct sockaddr_un addr;
+	struct stat st;
+	mode_t mask;
+	int err = path_address(&addr, "--socket-path", path);
+
+	if (!err)
+		err = remove_stale(&addr);
+	if (err)
+		return err;
+	fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+	if (fd < 0)
+		return log_errno(errno, "socket");
+	mask = umask(0);
+	umask(mode ? ~(mode_t)mode & 0777 : mask);
+	err = bind(fd, (struct sockaddr *)&addr, sizeof(addr)) < 0 ? errno : 0;
+	umask(mask);
+	if (err || listen(fd, 8) < 0 || stat(path, &st) < 0)
+		return log_errno(err ? err : errno, "--socket-path=%s", path);
+	l->bound_path = strdup(path);
+	if (!l->bound_path)
+		return log_errno(ENOMEM, "--socket-path=%s", path);
+	l->dev = st.st_dev;
+	l->ino = st.st_ino;
+	l->fd = fd_take(&fd);
+	return 0;
+}
+
+static int open_fd(struct listener *l, int fd)
+{
+	int type, domain, listening, flags;
+	socklen_t len = sizeof(int);
+
+	if (getsockopt(fd, SOL_SOCKET, SO_TYPE, &type, &len) < 0 ||
+		getsockopt(fd, SOL_SOCKET, SO_DOMAIN, &domain, &len) < 0 ||
+		getsockopt(fd, SOL_SOCKET, SO_ACCEPTCONN, &listening, &len) < 0)
+		return log_errno(errno, "--fd=%d", fd);
+	if (domain != AF_UNIX || type != SOCK_STREAM) {
+		log_error("--fd=%d: is no Unix stream socket", fd);
+		return -EINVAL;
+	}
+	flags = fcntl(fd, F_GETFL);
+	if (flags < 0 || fcntl(fd, F_SETFL, flags | O_NONBLOCK) < 0 || fcntl(fd, F_SETFD, FD_CLOEXEC) < 0)
+		return log_errno(errno, "--fd=%d", fd);
+	l->fd = fd;
+	l->once = !listening;
+	return 0;
+}
+
+static void try_accept(struct watch *w, uint32_t events)
+{
+	struct listener *l = container_of(w, struct listener, watch);
+	int fd = accept4(l->fd, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
+
+	(void)events;
+	if (fd < 0) {
+		if (errno != EAGAIN && errno != EINTR && errno != ECONNABORTED)
+			log_guest_error("accept: %s", strerror(errno));
+		return;
+	}
+	watch_del(&l->watch);
+	l->connected(l, fd);
+}
+
+static void try_connect(struct timer *t)
+{
+	struct listener *l = container_of(t, struct listener, retry);
+	CLEANUP_FD int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+	struct sockaddr_un addr;
+
+	if (fd >= 0 && !path_address(&addr, "--connect", l->connect_path) &&
+		!connect(fd, (struct sockaddr *)&addr, sizeof(addr))) {
+		l->delay_ns = RETRY_FIRST_NS;
+		l->connected(l, fd_take(&fd));
+		return;
+	}
+	log_info("--connect=%s: %s, trying again", l->connect_path, strerror(errno));
+	timer_arm_in(l->loop, &l->retry, l->delay_ns);
+	l->delay_ns = MIN(l->delay_ns * 2, RETRY_LAST_NS);
+}
+
+int listener_open(struct listener *l, struct loop *loop, const char *path, uint32_t mode, int fd,
+	const char *connect_path)
+{
+	struct sockaddr_un addr;
+
+	l->loop = loop;
+	l->fd = l->watch.fd = -1;
+	l->watch.ready = try_accept;
+	l->retry.expired = try_connect;
+	l->delay_ns = RETRY_FIRST_NS;
+	if (path)
+		return open_path(l, path, mode);
+	if (fd >= 0)
+		return open_fd(l, fd);
+	l->connect_path = connect_path;
+	return path_address(&addr, "--connect", connect_path);
+}
+
+bool listener_next(struct listener *l)
+{
+	int fd;
+
+	if (l->connect_path) {
+		timer_arm_in(l->loop, &l->retry, l->once ? RETRY_FIRST_NS : 1);
+		l->once = true; /* the first try comes at once */
+		return true;
+	}
+	if (l->once) {
+		fd = fd_take(&l->fd);
+		if (fd < 0)
+			return false;
+		l->connected(l, fd);
+		return true;
+	}
+	if (l->fd < 0 || watch_add(l->loop, &l->watch, l->fd, EPOLLIN) < 0)
+		return false;
+	return true;
+}
+
+void listener_close(struct listener *l)
+{
+	struct stat st;
+
+	timer_disarm(&l->retry);
+	watch_del(&l->watch);
+	fd_close(&l->fd);
+	if (l->bound_path && lstat(l->bound_path, &st) == 0 && st.st_dev == l->dev && st.st_ino == l->ino)
+		unlink(l->bound_path);
+	free(l->bound_path);
+	l->bound_path = NULL;
+}
