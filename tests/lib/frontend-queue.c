@@ -45,9 +45,9 @@ struct fe_queue *fe_queue_make(struct fe *fe, unsigned index, uint16_t num, int 
 	q->requests = calloc(num, sizeof(*q->requests));
 	CHECK(q->requests);
 	vring_driver_layout(fe->mode.packed, num, &l);
-	fe_alloc(fe, l.desc, 16, &q->desc_gpa);
-	fe_alloc(fe, l.driver, 4, &q->driver_gpa);
-	fe_alloc(fe, l.device, 4, &q->device_gpa);
+	fe_alloc(fe, l.desc, MAX(fe->ring_align, 16), &q->desc_gpa);
+	fe_alloc(fe, l.driver, MAX(fe->ring_align, 4), &q->driver_gpa);
+	fe_alloc(fe, l.device, MAX(fe->ring_align, 4), &q->device_gpa);
 	q->kick = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
 	q->call = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
 	q->err = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);

@@ -260,6 +260,8 @@ struct fe {
 	bool no_protocol;	/* do not accept bit 30 */
 	bool unacked;		/* use EVENT_IDX and INDIRECT without accepting them */
 
+	size_t ring_align; /* of each part of a ring, beyond what it must be; 0: none */
+
 	uint64_t offered, features; /* offered by the back-end, accepted */
 	uint64_t protocol_offered, protocol;
 	unsigned queue_num; /* answer to GET_QUEUE_NUM; 0 without MQ */

@@ -178,19 +178,18 @@ gone()
 # had to be killed
 reap()
 {
-	local pid=${child_pid[$1]} status=0
-	if ! await "$2" gone "$1"; then
-		kill -KILL -- "-$pid" 2>/dev/null
-		status=124
-	fi
-	if wait "$pid" || [ $status -ne 0 ]; then
-		unset "child_pid[$1]"
-		return $status
-	else
+	local pid=${child_pid[$1]} status killed=
+	{
+		if ! await "$2" gone "$1"; then
+			kill -KILL -- "-$pid"
+			killed=1
+		fi
+		wait "$pid"
 		status=$?
-		unset "child_pid[$1]"
-		return $status
-	fi
+	} 2>/dev/null # bash reports what died by a signal
+	unset "child_pid[$1]"
+	[ -z "$killed" ] || return 124
+	return $status
 }
 
 # stop NAME [SIGNAL]: asks it to end; the result is its exit status, 124 if it

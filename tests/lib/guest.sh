@@ -67,7 +67,7 @@ uml_start()
 		con=null con0=null,fd:1 ssl=null random.trust_cpu=on "$@"
 }
 
-# guest_results NAME: what the guest's checks found, since the last call
+# guest_results NAME <OUTPUT: what the guest's checks found
 guest_results()
 {
 	local line
@@ -75,6 +75,7 @@ guest_results()
 		case $line in
 		"ok - "*) result 0 "$1: ${line#ok - }" ;;
 		"not ok - "*) result 1 "$1: ${line#not ok - }" ;;
+		rc=*) ;;
 		*) note "$1: $line" ;;
 		esac
 	done
@@ -86,7 +87,85 @@ guest_wait()
 	local name=$1 dir=$tmp/$1 rc=none
 	reap "$name" 600
 	[ ! -r "$dir/out" ] || guest_results "$name" <"$dir/out"
-	[ ! -s "$dir/rc" ] || read -r rc <"$dir/rc"
+	if [ -s "$dir/rc" ]; then
+		read -r rc <"$dir/rc"
+	elif [ -s "$dir/out" ]; then
+		rc=$(sed -n '$s/^rc=//p' "$dir/out")
+	fi
 	[ "$rc" = 0 ] || [ "$rc" = 1 ] # 1: a check failed, and says so itself
 	result $? "$name: ran to its end" || note "exit status of the script: $rc"
+}
+
+# ---- guests that QEMU emulates ----
+
+declare -A guest_input=()
+
+requires_qemu()
+{
+	pc=$("$guestdir/build-pc" --cached) || lacking "no PC kernel (tests/guest/build-pc makes it)"
+	initramfs=$("$guestdir/build-initramfs") || lacking "no initramfs for the guest"
+	requires qemu-system-x86_64 perl
+}
+
+# qemu_boot NAME SECONDS [QEMU-ARGUMENT...]: what qemu_start does, with a guest
+# directory that is there already
+qemu_boot()
+{
+	local name=$1 seconds=$2 dir=$tmp/$1 input
+	shift 2
+	mkfifo "$dir/port.in"
+	: >"$dir/out"
+	ln -s out "$dir/port.out"
+	exec {input}<>"$dir/port.in"
+	guest_input[$name]=$input
+	logs+=("$name/console")
+	spawn "$name" timeout -k 1 "$seconds" qemu-system-x86_64 \
+		-machine q35,accel=tcg,memory-backend=memory -nodefaults -display none -smp "${guest_cpus:-1}" \
+		-object "memory-backend-memfd,id=memory,share=on,size=${guest_memory:-128}M" \
+		-kernel "$pc/vmlinux" -initrd "$dir/initrd" \
+		-append "console=ttyS0 quiet panic=-1 random.trust_cpu=on report=ttyS1 modules=virtio_pci,virtio_blk,virtio-rng,ext4,crc32c_generic" \
+		-serial "file:$dir/console" \
+		-chardev "pipe,id=report,path=$dir/port" -serial chardev:report \
+		-qmp "unix:$dir/qmp,server=on,wait=off" "$@"
+}
+
+# qemu_start NAME SECONDS [QEMU-ARGUMENT...] <SCRIPT: the script's standard
+# input is what guest_tell sends
+qemu_start()
+{
+	local name=$1 dir=$tmp/$1
+	guest_dir "$name"
+	(cd "$dir" && echo run.sh | cpio -o -H newc --quiet | gzip -1 >run.cpio.gz)
+	cat "$initramfs" "$pc/modules.cpio.gz" "$dir/run.cpio.gz" >"$dir/initrd"
+	qemu_boot "$@"
+}
+
+# qmp NAME COMMAND [JSON-ARGUMENTS]
+qmp()
+{
+	"$guestdir/qmp" "$tmp/$1/qmp" "${@:2}"
+}
+
+# guest_tell NAME LINE
+guest_tell()
+{
+	echo "$2" >&"${guest_input[$1]}"
+}
+
+# guest_said NAME REGEX: has it printed such a line?
+guest_said()
+{
+	grep -q -a -E -e "$2" "$tmp/$1/out" 2>/dev/null
+}
+
+guest_said_or_gone()
+{
+	guest_said "$@" || gone "$1"
+}
+
+# guest_await NAME SECONDS REGEX: waits for such a line, or the guest's end
+guest_await()
+{
+	await "$2" guest_said_or_gone "$1" "$3"
+	guest_said "$1" "$3"
 }
