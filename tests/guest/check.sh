@@ -61,6 +61,12 @@ sha()
 	sha256sum "$1" | cut -d ' ' -f 1
 }
 
+# drain: waits until the port has sent all that was printed
+drain()
+{
+	stty raw -echo 2>/dev/null
+}
+
 # guest_end: the exit status of the whole script
 guest_end()
 {

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * A disk writer that knows what the disk must hold.
+ * A disk writer that knows what the disk, and its own memory, must hold.
  *
  * Every thread owns each n-th block of the device. It writes blocks in a
  * pseudo-random order, stamps each with its number and a generation, and notes
@@ -8,6 +8,10 @@
  * the end over all blocks, it reads back and compares: a block must hold the
  * last acknowledged generation, whole. That stays true through a killed
  * back-end or a migration, which is what it is for.
+ *
+ * What it reads lands in pages that the processor never writes to again. They
+ * are compared once more at the end: a migration that overlooks what a device
+ * wrote to memory leaves stale ones.
  *
  * usage: blkload DEVICE MIB THREADS STOPFILE LIMIT
  *
@@ -30,12 +34,18 @@
 
 #define BLOCK	    4096u
 #define MAX_THREADS 16u
+#define SLOTS	    512u
 
 struct writer {
 	pthread_t thread;
 	unsigned index;
 	uint64_t seed;
 	uint64_t *block; /* BLOCK bytes, aligned for O_DIRECT */
+	uint8_t *slots;	 /* SLOTS blocks, only read into */
+	struct {
+		size_t block;
+		uint32_t generation; /* 0: nothing was read */
+	} held[SLOTS];
 	bool failed;
 };
 
@@ -66,25 +76,46 @@ static void block_fill(uint64_t *p, size_t block, uint32_t gen)
 		p[i] = key + i;
 }
 
+/* Is this the block in that generation? */
+static bool block_compare(const void *data, size_t block, uint32_t gen, const char *where)
+{
+	uint64_t want[BLOCK / sizeof(uint64_t)], got[2];
+
+	block_fill(want, block, gen);
+	if (memcmp(want, data, BLOCK) == 0)
+		return true;
+	memcpy(got, data, sizeof got);
+	printf("%s: block %zu: wanted generation %u, found block %ju generation %ju\n", where, block, gen,
+		(uintmax_t)got[0], (uintmax_t)got[1]);
+	return false;
+}
+
 static bool block_check(struct writer *w, size_t block)
 {
-	uint64_t want[BLOCK / sizeof(uint64_t)];
 	uint32_t gen = generation[block];
+	size_t slot = mix(block + gen) % SLOTS;
+	uint8_t *data = w->slots + slot * BLOCK;
 	ssize_t n;
 
 	if (gen == 0)
 		return true;
-	n = pread(disk, w->block, BLOCK, (off_t)block * BLOCK);
+	n = pread(disk, data, BLOCK, (off_t)block * BLOCK);
 	if (n != BLOCK) {
 		printf("read of block %zu: %zd, %s\n", block, n, strerror(errno));
 		return false;
 	}
-	block_fill(want, block, gen);
-	if (memcmp(want, w->block, BLOCK) == 0)
-		return true;
-	printf("block %zu: wanted generation %u, found block %ju generation %ju\n", block, gen,
-		(uintmax_t)w->block[0], (uintmax_t)w->block[1]);
-	return false;
+	w->held[slot].block = block;
+	w->held[slot].generation = gen;
+	return block_compare(data, block, gen, "disk");
+}
+
+static bool slots_check(const struct writer *w)
+{
+	for (size_t i = 0; i < SLOTS; i++)
+		if (w->held[i].generation != 0 && !block_compare(w->slots + i * BLOCK, w->held[i].block,
+							  w->held[i].generation, "memory"))
+			return false;
+	return true;
 }
 
 static bool block_write(struct writer *w, size_t block)
@@ -112,7 +143,7 @@ static void *writer_run(void *arg)
 		size_t block = w->seed % slots * nwriters + w->index;
 		if (!block_write(w, block))
 			w->failed = true;
-		if (turn % 16 == 15 && !block_check(w, block))
+		if (turn % 4 == 3 && !block_check(w, block))
 			w->failed = true;
 		if (turn == 0)
 			atomic_fetch_add(&started, 1);
@@ -176,13 +207,16 @@ int main(int argc, char **argv)
 		w->index = i;
 		w->seed = mix(i + 1);
 		w->block = aligned_alloc(BLOCK, BLOCK);
-		if (!w->block || pthread_create(&w->thread, NULL, writer_run, w) != 0)
+		w->slots = aligned_alloc(BLOCK, SLOTS * BLOCK);
+		if (w->slots)
+			memset(w->slots, 0x5a, SLOTS * BLOCK);
+		if (!w->block || !w->slots || pthread_create(&w->thread, NULL, writer_run, w) != 0)
 			return fail("thread");
 	}
 	wait_end(argv[4], (unsigned)strtoul(argv[5], NULL, 10));
 	for (unsigned i = 0; i < nwriters; i++) {
 		pthread_join(writers[i].thread, NULL);
-		failed |= writers[i].failed;
+		failed |= writers[i].failed || !slots_check(&writers[i]);
 	}
 	for (size_t b = 0; b < nblocks && !failed; b++) {
 		failed = !block_check(&writers[0], b);
