@@ -425,6 +425,7 @@ static void value_text(const struct option_spec *o, char *buf, size_t size)
 static void limits_text(const struct option_spec *o, char *buf, size_t size)
 {
 	const char *def = o->def ? o->def : o->no_def;
+	bool has_max = o->max && o->max < INT64_MAX; /* else it only keeps arithmetic safe */
 	char min[32], max[32];
 	size_t len = 0;
 
@@ -439,19 +440,37 @@ static void limits_text(const struct option_spec *o, char *buf, size_t size)
 	size -= len;
 	limit_text(o, o->min, min);
 	limit_text(o, o->max, max);
-	if (o->min && o->max)
+	if (o->min && has_max)
 		snprintf(buf, size, "%sfrom %s to %s", len ? ", " : "", min, max);
-	else if (o->max)
+	else if (has_max)
 		snprintf(buf, size, "%sat most %s", len ? ", " : "", max);
 	else if (o->min)
 		snprintf(buf, size, "%sat least %s", len ? ", " : "", min);
 }
 
+enum { HELP_COLUMN = 28, HELP_WIDTH = 100 };
+
+/* Words from HELP_COLUMN to HELP_WIDTH; the cursor is at HELP_COLUMN already. */
+static void print_wrapped(const char *text, FILE *out)
+{
+	size_t column = HELP_COLUMN;
+
+	while (*text) {
+		size_t len = strcspn(text, " ");
+
+		if (column > HELP_COLUMN && column + 1 + len > HELP_WIDTH) {
+			fprintf(out, "\n%*s", HELP_COLUMN, "");
+			column = HELP_COLUMN;
+		}
+		column += (size_t)fprintf(out, "%s%.*s", column > HELP_COLUMN ? " " : "", (int)len, text);
+		text += len + strspn(text + len, " ");
+	}
+	putc('\n', out);
+}
+
 static void print_option(const struct option_spec *o, FILE *out)
 {
-	enum { COLUMN = 28 };
-	char head[128] = "", value[96] = "", limits[128];
-	const char *text = o->help ? o->help : "";
+	char head[8] = "", value[96] = "", limits[128], text[512];
 	int len;
 
 	if (o->letter)
@@ -459,19 +478,13 @@ static void print_option(const struct option_spec *o, FILE *out)
 	if (takes_value(o))
 		value_text(o, value, sizeof(value));
 	len = fprintf(out, "  %s--%s%s%s", head, o->name, *value ? "=" : "", value);
-	if (len >= COLUMN)
-		fprintf(out, "\n%*s", COLUMN, "");
-	else
-		fprintf(out, "%*s", COLUMN - len, "");
-	for (; *text; text++) {
-		putc(*text, out);
-		if (*text == '\n')
-			fprintf(out, "%*s", COLUMN, "");
-	}
 	limits_text(o, limits, sizeof(limits));
-	if (*limits)
-		fprintf(out, "%s(%s)", o->help ? " " : "", limits);
-	putc('\n', out);
+	snprintf(text, sizeof(text), *limits ? "%s (%s)" : "%s%s", o->help ? o->help : "", limits);
+	if (*text && len < HELP_COLUMN)
+		fprintf(out, "%*s", HELP_COLUMN - len, "");
+	else if (*text)
+		fprintf(out, "\n%*s", HELP_COLUMN, "");
+	print_wrapped(text, out);
 }
 
 void options_help(const struct option_set *sets, size_t nsets, FILE *out)

@@ -42,7 +42,7 @@ struct option_spec {
 	char letter;	     /* short form, or 0 */
 	bool required;	     /* an error when not given */
 	const char *arg;     /* what the value is called in the help; NULL: after the kind */
-	const char *help;    /* one sentence without a full stop; '\n' where it may be long */
+	const char *help;    /* one sentence without a full stop */
 	const char *def;     /* default, in the words a user would write; NULL: the member stays as it is */
 	const char *no_def;  /* what the help says of the default when def is NULL ("1 per CPU") */
 	uint64_t min, max;   /* numbers; max 0: whatever the member can hold */

@@ -33,7 +33,9 @@ static const struct option_spec specs[] = {
 	{"flag", OPTION_FLAG, OPTION_FIELD(struct values, flag), .letter = 'f', .help = "a flag"},
 	{"packed", OPTION_SWITCH, OPTION_FIELD(struct values, packed), .def = "on"},
 	{"text", OPTION_STRING, OPTION_FIELD(struct values, text), .letter = 't', .def = "hello"},
-	{"path", OPTION_PATH, OPTION_FIELD(struct values, path), .no_def = "none", .help = "a file\nor two"},
+	{"path", OPTION_PATH, OPTION_FIELD(struct values, path), .no_def = "none",
+		.help = "a file or two, with so many words about them that they need another line of "
+			"the help to be said"},
 	{"fd", OPTION_FD, OPTION_FIELD(struct values, fd)},
 	{"cache", OPTION_ENUM, OPTION_FIELD(struct values, cache), .choices = caches, .def = "writethrough"},
 	{"u32", OPTION_U32, OPTION_FIELD(struct values, u32), .min = 2, .max = 300},
@@ -226,7 +228,9 @@ static void help(void *arg UNUSED)
 	CHECK_HAS(text, "\nFirst:\n  -f, --flag                a flag\n");
 	CHECK_HAS(text, "  --packed=on|off           (default: on)\n");
 	CHECK_HAS(text,
-		"  --path=PATH               a file\n                            or two (default: none)\n");
+		"  --path=PATH               a file or two, with so many words about them that they need another line\n"
+		"                            of the help to be said (default: none)\n");
+	CHECK_HAS(text, "  --fd=N\n");
 	CHECK_HAS(text, "  --cache=writeback|writethrough\n");
 	CHECK_HAS(text, "(default: writethrough)");
 	CHECK_HAS(text, "(from 2 to 300)");
