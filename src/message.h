@@ -119,7 +119,7 @@ struct mem_region {
 
 struct mem_table {
 	uint32_t n, pad;
-	struct mem_region region[];
+	struct mem_region region[MESSAGE_MAX_FDS];
 };
 
 struct mem_reg_msg {
@@ -133,7 +133,7 @@ struct log_msg {
 
 struct config_msg {
 	uint32_t offset, size, flags;
-	uint8_t data[];
+	uint8_t data[MESSAGE_MAX_PAYLOAD - 12];
 };
 
 struct inflight_msg {

@@ -10,7 +10,7 @@
 #include <sys/socket.h>
 
 enum { CONFIG_WRITABLE = 0, CONFIG_LIVE_MIGRATION = 1 };
-enum { CONFIG_MAX = 256 }; /* what front-ends hold as a configuration space */
+enum { CONFIG_HEADER = offsetof(struct config_msg, data), CONFIG_MAX = 256 }; /* what front-ends hold */
 enum { STATE_NO_FD = 0x100, STATE_ERROR = 1 };
 
 #define RING_FEATURES                                                                 \
@@ -142,14 +142,14 @@ static int set_backend_req_fd(struct session *s, struct message *m)
 static int get_config(struct session *s, struct message *m)
 {
 	struct config_msg *c = &m->config;
-	size_t have = s->b->dev->config_size, room = sizeof(m->bytes) - sizeof(*c);
+	size_t have = s->b->dev->config_size, room = sizeof(c->data);
 
-	if (m->h.size < sizeof(*c) || c->size > room || c->offset > UINT32_MAX - c->size)
+	if (m->h.size < CONFIG_HEADER || c->size > room || c->offset > UINT32_MAX - c->size)
 		return -EINVAL;
 	memset(c->data, 0, c->size);
 	if (c->offset < have)
 		memcpy(c->data, s->b->config + c->offset, MIN(c->size, have - c->offset));
-	return session_reply(s, c, sizeof(*c) + c->size, -1);
+	return session_reply(s, c, CONFIG_HEADER + c->size, -1);
 }
 
 static int set_config(struct session *s, struct message *m)
@@ -157,7 +157,7 @@ static int set_config(struct session *s, struct message *m)
 	const struct config_msg *c = &m->config;
 	size_t have = s->b->dev->config_size;
 
-	if (m->h.size < sizeof(*c) || c->size > m->h.size - sizeof(*c) || c->flags > CONFIG_LIVE_MIGRATION)
+	if (m->h.size < CONFIG_HEADER || c->size > m->h.size - CONFIG_HEADER || c->flags > CONFIG_LIVE_MIGRATION)
 		return -EINVAL;
 	if (c->offset > MAX(have, CONFIG_MAX) || c->size > MAX(have, CONFIG_MAX) - c->offset || !have)
 		return -EINVAL;
@@ -281,8 +281,8 @@ static const struct handler handlers[MESSAGE_LAST + 1] = {
 	[MESSAGE_SET_BACKEND_REQ_FD] = {set_backend_req_fd, 0, 1, false},
 	[MESSAGE_IOTLB_MSG] = {not_supported, 0, 0, false},
 	[MESSAGE_SET_VRING_ENDIAN] = {not_supported, 8, 0, false},
-	[MESSAGE_GET_CONFIG] = {get_config, sizeof(struct config_msg), 0, true},
-	[MESSAGE_SET_CONFIG] = {set_config, sizeof(struct config_msg), 0, false},
+	[MESSAGE_GET_CONFIG] = {get_config, CONFIG_HEADER, 0, true},
+	[MESSAGE_SET_CONFIG] = {set_config, CONFIG_HEADER, 0, false},
 	[MESSAGE_CREATE_CRYPTO_SESSION] = {create_crypto_session, 8, 0, true},
 	[MESSAGE_CLOSE_CRYPTO_SESSION] = {close_crypto_session, 8, 0, false},
 	[MESSAGE_POSTCOPY_ADVISE] = {session_postcopy_advise, 0, 0, true},
