@@ -419,11 +419,7 @@ static void set_wce(struct backend *b, bool on)
 	__atomic_store_n(&config_of(b)->wce, on, __ATOMIC_RELAXED);
 }
 
-static void block_reset(struct backend *b)
-{
-	set_wce(b, block_of(b)->cache == CACHE_WRITEBACK);
-}
-
+/* Survives a reset and a reconnect, of which front-ends do not tell the driver: it goes on believing what it set. */
 static void block_config_write(struct backend *b, size_t off, const void *data, size_t len)
 {
 	const size_t wce = offsetof(struct virtio_blk_config, wce);
@@ -491,7 +487,6 @@ const struct device device_block = {
 	.open = block_open,
 	.close = block_close,
 	.start = block_start,
-	.reset = block_reset,
 	.config_write = block_config_write,
 	.save = block_save,
 	.load = block_load,
