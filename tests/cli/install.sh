@@ -55,9 +55,10 @@ done
 for page in "$mandir"/*; do
 	name=$(basename "$page" .1)
 	LC_ALL=C.UTF-8 MANWIDTH=80 run man -E UTF-8 --warnings -l "$page"
-	is "$name.1: no warnings" "$status$err" 0
+	# A long prefix is a word that does not fit into a line, and no fault of the page.
+	is "$name.1: no warnings" "$status$(grep -v "can't break line" <<<"$err")" 0
 	like "$name.1: the program's name" "$out" "$name - "
-	is "$name.1: nothing left to fill in" "$(grep -c '@' "$page")" 0
+	is "$name.1: nothing left to fill in" "$(grep -c '@[a-z]*@' "$page")" 0
 done
 
 ok "make uninstall" make -C "$builddir" DESTDIR="$dest" uninstall
