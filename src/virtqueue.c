@@ -122,9 +122,12 @@ void virtqueue_unpop(struct element *e)
 		loop_defer(q->loop, &q->flush);
 		return;
 	}
-	if (q->phase == VRING_RUNNING && s->seq == q->seq - 1 && !s->resubmitted) {
+	if (q->phase == VRING_RUNNING && s->seq == q->seq - 1) {
 		q->seq--;
-		q->ops->rewind(q, s);
+		if (unlikely(s->resubmitted))
+			q->resubmit_next--;
+		else
+			q->ops->rewind(q, s);
 		vring_slot_release(q, s);
 		return;
 	}

@@ -227,6 +227,25 @@ void vring_drain_finish(struct virtqueue *q)
 	loop_post(q->control, &q->drained_post);
 }
 
+/* From now on nothing of this ring is touched: what was given back already, and is held back, goes at once. */
+static void discard(struct virtqueue *q)
+{
+	unsigned i;
+
+	q->discard = true;
+	vring_publish(q);
+	for (i = 0; i < q->num; i++) {
+		struct vring_slot *s = vring_slot(q, i);
+
+		if (!s->busy || !(s->unpopped || s->done))
+			continue;
+		if (s->unpopped)
+			q->nunpopped--;
+		vring_slot_release(q, s);
+	}
+	loop_defer(q->loop, &q->flush);
+}
+
 struct stop_call {
 	struct virtqueue *q;
 	bool discard;
@@ -249,22 +268,8 @@ static void stop_call(void *arg)
 	vring_publish(q);
 	q->phase = VRING_DRAINING;
 	vring_poller_update(q);
-	if (c->discard && !q->discard) {
-		unsigned i;
-
-		q->discard = true;
-		for (i = 0; i < q->num && q->nunpopped; i++) {
-			struct vring_slot *s = vring_slot(q, i);
-
-			if (s->busy && s->unpopped) {
-				q->nunpopped--;
-				vring_slot_release(q, s);
-			}
-		}
-		for (i = 0; q->in_order && i < q->num; i++)
-			if (vring_slot(q, i)->busy && vring_slot(q, i)->done)
-				vring_slot_release(q, vring_slot(q, i));
-	}
+	if (c->discard && !q->discard)
+		discard(q);
 	if (first && q->on_stop)
 		q->on_stop(q);
 	vring_flush(&q->flush);
@@ -314,8 +319,7 @@ static void set_memory(void *arg)
 		vring_view_drop(old);
 	}
 	if (q->ops->map(q, c->mem) < 0) {
-		/* nothing of this ring can be touched again */
-		q->discard = true;
+		discard(q);
 		virtqueue_break(q, "the ring lost its memory");
 	}
 }
