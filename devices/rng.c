@@ -18,7 +18,8 @@
 
 #include "device.h"
 
-enum { CHUNK = 256 }; /* getrandom() never returns less than asked for up to this size */
+enum { CHUNK = 256 };	      /* getrandom() never returns less than asked for up to this size */
+enum { MAX_FILL = 64 << 10 }; /* bytes in a buffer, which may be gigabytes large: the loop has to go on */
 
 struct rng {
 	const char *source; /* NULL: getrandom(2) */
@@ -93,7 +94,7 @@ static int source_error(struct rng *rng, ssize_t err)
 /* True: the buffer has bytes and may go back. */
 static bool fill(struct rng *rng, struct element *e)
 {
-	size_t want = e->wr.left;
+	size_t want = MIN(e->wr.left, MAX_FILL);
 	ssize_t n;
 
 	if (!want)
