@@ -326,6 +326,10 @@ void fe_case(const char *name, void (*fn)(const struct fe_mode *m), const struct
 {
 	struct mode_case c = {.fn = fn};
 
+	if (access(fe_binary(), X_OK) < 0) {
+		printf("Bail out! %s: %s (set VUM to the binary)\n", fe_binary(), strerror(errno));
+		exit(1);
+	}
 	if (m)
 		c.mode = *m;
 	tap_case(name, run_mode, &c);

@@ -203,7 +203,7 @@ struct fe_process {
 	int log;   /* a memfd with its stdout and stderr */
 };
 
-/* The binary under test, absolute. */
+/* The binary under test. */
 const char *fe_binary(void);
 /* Starts it with args (without argv[0]; NULL ends them); it inherits fds 0..2 and `keep` (-1: none) and
  * nothing else. */
