@@ -7,13 +7,13 @@
 limit=300
 # shellcheck source=tests/cli/common.sh
 . "$(dirname "$0")/common.sh"
-requires python3
+client=${builddir_abs:-$PWD}/tests/cli/vhost-client
 
 sock=$tmp/s
 
 client()
 {
-	python3 "$srcdir/tests/cli/vhost-client.py" "$@"
+	"$client" "$@"
 }
 
 # start: $type as the child "b", listening on $sock
@@ -60,7 +60,7 @@ ends_by()
 connected()
 {
 	rm -f "$tmp/connected"
-	spawn holder python3 "$srcdir/tests/cli/vhost-client.py" hold "$sock" "$tmp/connected"
+	spawn holder "$client" hold "$sock" "$tmp/connected"
 	await 10 test -e "$tmp/connected"
 }
 
@@ -114,7 +114,7 @@ for type in $(list DEVICE); do
 
 	# somebody else's socket in the place of ours
 	rm "$sock"
-	spawn other python3 "$srcdir/tests/cli/vhost-client.py" listening "$sock" sleep 100
+	spawn other "$client" listening "$sock" sleep 100
 	await 10 test -S "$sock"
 	ended_within 5000000 TERM
 	is "$type: ends though its socket was replaced" "$status" 0
@@ -141,9 +141,9 @@ for type in $(list DEVICE); do
 	# --fd
 	fails "--fd is not open" '--fd=99' "${program[@]}" --fd=99
 	fails "--fd is a file" '--fd=0' "${program[@]}" --fd=0
-	fails "--fd is a datagram socket" '--fd=' python3 "$srcdir/tests/cli/vhost-client.py" datagram \
+	fails "--fd is a datagram socket" '--fd=' "$client" datagram \
 		"${program[@]}" --fd='{fd}'
-	spawn_server b "$sock" python3 "$srcdir/tests/cli/vhost-client.py" listening "$sock" "${program[@]}" --fd '{fd}'
+	spawn_server b "$sock" "$client" listening "$sock" "${program[@]}" --fd '{fd}'
 	ok "$type: --fd listening: answers" answers
 	ok "$type: --fd listening: answers again" answers
 	ended_within 5000000 TERM
