@@ -280,7 +280,7 @@ static bool all_strings(const struct json_value *array)
 	return json_type(array) == JSON_ARRAY;
 }
 
-/* The same rules as schema/description.json. */
+/* The rules of schema/description.json, but what management software ignores is only reported. */
 static int check_description(struct discover *d, struct candidate *c, const struct json_value *v)
 {
 	static const char *const known[] = {"description", "type", "binary", "tags"};
@@ -304,7 +304,7 @@ static int check_description(struct discover *d, struct candidate *c, const stru
 		for (size_t k = 0; k < ARRAY_SIZE(known); k++)
 			found |= strcmp(json_key_at(v, i), known[k]) == 0;
 		if (!found)
-			return reject(c, "unknown member \"%s\"", json_key_at(v, i));
+			log_warn("%s: unknown member \"%s\"", c->path, json_key_at(v, i));
 	}
 	return 0;
 }

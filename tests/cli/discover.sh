@@ -144,7 +144,6 @@ broken "no description" '{"type": "rng", "binary": "/b"}' '"description" is miss
 broken "an unknown type" '{"description": "d", "type": "sound", "binary": "/b"}' 'unknown type "sound"'
 broken "a relative binary" '{"description": "d", "type": "rng", "binary": "b"}' '"binary" is not an absolute path'
 broken "bad tags" '{"description": "d", "type": "rng", "binary": "/b", "tags": [1]}' '"tags" is not an array of strings'
-broken "an unknown member" '{"description": "d", "type": "rng", "binary": "/b", "x": 1}' 'unknown member "x"'
 broken "deep nesting" "$(printf '[%.0s' {1..1000})" 'not valid JSON: nested too deeply'
 truncate -s 2M "$general/10-broken.json"
 finds "too long: left out" rng --type rng
@@ -154,6 +153,12 @@ ln -s /nonexistent "$general/10-broken.json"
 finds "a dangling link: left out" rng --type rng
 like "a dangling link: reported" "$err" '10-broken.json: No such file'
 rm "$general/10-broken.json"
+
+describe "$general/10-newer.json" rng newer ', "x": 1'
+prints newer '{"type": "rng"}'
+finds "an unknown member: taken all the same" newer --type rng
+like "an unknown member: reported" "$err" '10-newer.json: unknown member "x"'
+rm "$general/10-newer.json"
 
 # Programs that are no good lose against the next one.
 loses()
