@@ -180,17 +180,39 @@ const struct iovec *cursor_whole(const struct cursor *c, unsigned *n)
 
 typedef ssize_t cursor_io(int fd, const struct iovec *v, int n);
 
+/*
+ * Where the kernel says EFAULT an access of our own would raise SIGBUS: the memory's file was truncated. Touching
+ * the pages lets the guard of shmem.h put others there and end the session; to the device all looks well.
+ */
+static void touch(const struct iovec *v, unsigned n)
+{
+	for (unsigned i = 0; i < n; i++) {
+		const volatile uint8_t *p = v[i].iov_base, *end = p + v[i].iov_len;
+
+		for (; p < end; p += MIN(4096, end - p))
+			(void)*p;
+		(void)end[-1];
+	}
+}
+
 static ssize_t cursor_transfer(struct cursor *c, int fd, size_t max, cursor_io *io)
 {
 	struct iovec v[IOV_MAX];
 	unsigned n = cursor_iovec(c, max, v, ARRAY_SIZE(v));
+	bool touched = false;
 	ssize_t moved;
 
 	if (n == 0)
 		return 0;
-	do {
+	for (;;) {
 		moved = io(fd, v, (int)n);
-	} while (moved < 0 && errno == EINTR);
+		if (moved >= 0 || (errno != EINTR && (errno != EFAULT || touched)))
+			break;
+		if (errno == EFAULT) {
+			touch(v, n);
+			touched = true;
+		}
+	}
 	if (moved < 0)
 		return -errno;
 	cursor_skip(c, (size_t)moved);
