@@ -1,0 +1,216 @@
+#!/bin/bash
+# SPDX-License-Identifier: MIT
+#
+# Figures, one line each: ring code, block against qemu-storage-daemon, rng's
+# start and size. Columns: name, ours, the daemon's, the ratio ours/daemon's,
+# unit, and where there is one the target and whether it was met.
+#
+#	BENCH_SECONDS=S	length of a slice (0.5; 0.1 is for a quick look)
+#	BENCH_SLICES=N	slices per back-end and figure (5); medians are printed
+#	BENCH_ONLY=RE	only figures whose group matches: ring, null, tmpfs, file, rng
+#	BENCH_DIR=DIR	where the real file is made (the current directory)
+#	BENCH_ARGS=...	more options for our back-end
+#
+# The load generator (blkbench) has CPU 0 for itself, all back-ends share CPU 1
+# and take turns, so a figure is what one core can do. cpu figures count the
+# requests per second of the back-end's own processor time, all its threads.
+# The generator behaves like a guest: it sleeps until the interrupt. In figures
+# with "spin" it looks at the ring instead, and never asks for an interrupt.
+#
+# The daemon is measured twice: "uring" has aio=io_uring and an iothread (which
+# polls, as is its default), "threads" has aio=threads and no iothread.
+
+limit=600
+# shellcheck source-path=SCRIPTDIR
+. "$(dirname "$0")/../lib/functions.sh"
+
+seconds=${BENCH_SECONDS:-0.5}
+slices=${BENCH_SLICES:-5}
+size=$((128 << 20))
+blkbench=${BLKBENCH:-./tests/bench/blkbench}
+startbench=${STARTBENCH:-./tests/bench/startbench}
+generator=0
+core=$(($(nproc) > 1 ? 1 : 0))
+read -ra more <<<"${BENCH_ARGS-}"
+dirs=("$tmp")
+declare -A got=()
+
+# figure NAME OURS PEER RATIO UNIT [least|most TARGET]; - where there is none
+figure()
+{
+	local verdict=
+	[ $# -lt 7 ] || verdict=$(awk -v kind="$6" -v target="$7" -v value="$([ "$4" = - ] && echo "$2" || echo "$4")" \
+		'BEGIN { met = kind == "least" ? value >= target : value <= target
+			printf "%s %s %s", kind == "least" ? ">=" : "<=", target, met ? "met" : "MISSED" }')
+	printf '%-36s %10s %10s %6s  %-12s %s\n' "$1" "$2" "$3" "$4" "$5" "$verdict"
+}
+
+wanted()
+{
+	[[ $1 =~ ${BENCH_ONLY-} ]]
+}
+
+# measure TARGETS... -- OPTION...: fills got[NAME.KEY]
+measure()
+{
+	local targets=() name line pair
+	while [ "$1" != -- ]; do
+		targets+=("$1=$tmp/$1.sock:${child_pid[$1]}")
+		shift
+	done
+	shift
+	"$blkbench" cpu=$generator seconds="$seconds" slices="$slices" "$@" "${targets[@]}" >"$tmp/out" || {
+		note <"$tmp/out"
+		exit 1
+	}
+	while read -r name line; do
+		for pair in $line; do
+			got[$name.${pair%%=*}]=${pair#*=}
+		done
+	done <"$tmp/out"
+}
+
+# ours NAME OPTION...
+ours()
+{
+	local name=$1
+	shift
+	spawn_server "$name" "$tmp/$name.sock" taskset -c "$core" \
+		"$vum" block --socket-path="$tmp/$name.sock" "$@" "${more[@]}"
+}
+
+# daemon NAME BLOCKDEV [EXPORT-OPTION [OPTION...]]
+daemon()
+{
+	local name=$1 blockdev=$2 export=${3-}
+	shift 2
+	[ $# -eq 0 ] || shift
+	spawn_server "$name" "$tmp/$name.sock" taskset -c "$core" qemu-storage-daemon "$@" \
+		--blockdev "node-name=disk,$blockdev" \
+		--export "vhost-user-blk,id=e,node-name=disk,addr.type=unix,addr.path=$tmp/$name.sock,writable=on$export"
+}
+
+# serve FILE | serve: ours and the two of the daemon, on a file or on no disk
+serve()
+{
+	local file=${1-}
+	if [ -n "$file" ]; then
+		ours ours --blk-file="$file" --lock=off &&
+			daemon uring "driver=file,filename=$file,locking=off,aio=io_uring" ,iothread=t --object iothread,id=t &&
+			daemon threads "driver=file,filename=$file,locking=off,aio=threads"
+	else
+		ours ours --null="$size" --packed=on &&
+			daemon uring "driver=null-co,size=$size,read-zeroes=off" ,iothread=t --object iothread,id=t &&
+			daemon threads "driver=null-co,size=$size,read-zeroes=off"
+	fi || exit 1
+}
+
+unserve()
+{
+	stop ours
+	stop uring
+	stop threads
+}
+
+# compare NAME [OPTION...]: ours against both of the daemon's, four lines
+compare()
+{
+	local name=$1 peer iops=() cpu=()
+	shift
+	case $name in
+	*.d1) iops=(least 1.00) ;;
+	null.*) ;;
+	*.d32) cpu=(least 2.00) ;;
+	esac
+	measure ours uring threads -- "$@"
+	for peer in uring threads; do
+		figure "$name.iops/$peer" "${got[ours.iops]}" "${got[$peer.iops]}" "${got[$peer.iops_ratio]}" \
+			req/s "${iops[@]}"
+		figure "$name.cpu/$peer" "${got[ours.cpu_iops]}" "${got[$peer.cpu_iops]}" "${got[$peer.cpu_ratio]}" \
+			req/cpu-s "${cpu[@]}"
+	done
+	figure "$name.p99" "${got[ours.p99_us]}" "${got[uring.p99_us]}" - us
+}
+
+rings()
+{
+	local ring depth
+	ours ours --null="$size" --packed=on || exit 1
+	for ring in {split,packed}{,+event-idx}{,+indirect}; do
+		for depth in 1 32; do
+			measure ours -- ring="$ring" depth=$depth op=randread wait=spin
+			figure "ring.$ring.d$depth.cpu" "${got[ours.cpu_ns]}" - - ns/req
+			figure "ring.$ring.d$depth.iops" "${got[ours.iops]}" - - req/s
+		done
+	done
+	stop ours
+}
+
+nulls()
+{
+	serve
+	compare null.randread4k.d1 depth=1 op=randread
+	compare null.randread4k.spin1 depth=1 op=randread wait=spin
+	compare null.randread4k.d32 depth=32 op=randread
+	compare null.randread4k.spin32 depth=32 op=randread wait=spin
+	figure null.randread4k.spin32.rate "${got[ours.iops]}" - - req/s least 1500000
+	unserve
+}
+
+# files NAME DIRECTORY
+files()
+{
+	local dir op depth
+	dir=$(mktemp -d "$2/bench.XXXXXX") || exit 1
+	dirs+=("$dir")
+	dd if=/dev/urandom of="$dir/disk" bs=1M count=$((size >> 20)) conv=fsync status=none || exit 1
+	serve "$dir/disk"
+	for op in read write; do
+		for depth in 1 32; do
+			compare "$1.rand${op}4k.d$depth" depth=$depth op=rand$op
+		done
+		compare "$1.${op}128k.d8" depth=8 op=$op size=$((128 << 10))
+	done
+	unserve
+	rm -rf "$dir"
+}
+
+start()
+{
+	local pair
+	VUM=$vum "$startbench" >"$tmp/out" || {
+		note <"$tmp/out"
+		exit 1
+	}
+	tr ' ' '\n' <"$tmp/out" >"$tmp/pairs"
+	while read -r pair; do
+		got[${pair%%=*}]=${pair#*=}
+	done <"$tmp/pairs"
+	figure rng.ready "${got[ready_us]}" - - us most 10000
+	figure rng.rss "${got[rss_kib]}" - - KiB most 5120
+	figure rng.pss "${got[pss_kib]}" - - KiB
+	figure rng.end "${got[end_us]}" - - us most 100000
+}
+
+# instead of the tests' cleanup alone
+finish()
+{
+	rm -rf "${dirs[@]:1}"
+	cleanup
+}
+trap finish EXIT
+
+requires qemu-storage-daemon taskset awk
+"$vum" --version | note
+qemu-storage-daemon --version | head -n 1 | note
+note "$(uname -sr), $(sed -n 's/^model name[[:space:]]*: //p' /proc/cpuinfo | head -n 1), $(nproc) CPUs," \
+	"load $(cut -d' ' -f1 /proc/loadavg); $slices slices of $seconds s"
+printf '%-36s %10s %10s %6s  %-12s %s\n' '# figure' ours daemon ratio unit target
+! wanted ring || rings
+! wanted null || nulls
+! wanted tmpfs || files tmpfs /dev/shm
+! wanted file || files file "${BENCH_DIR:-.}"
+! wanted rng || start
+note "load $(cut -d' ' -f1 /proc/loadavg) at the end"
+tap_planned=1
+exit 0
