@@ -110,7 +110,8 @@ int session_set_mem_table(struct session *s, struct message *m)
 	if (postcopy && m->h.size == sizeof(uint64_t))
 		return accept_postcopy(s);
 	n = m->table.n;
-	if (n > MESSAGE_MAX_FDS || m->h.size < offsetof(struct mem_table, region) + n * sizeof(struct mem_region) ||
+	if (n > MESSAGE_MAX_FDS ||
+		m->h.size < offsetof(struct mem_table, region) + n * sizeof(struct mem_region) ||
 		m->nfds != n)
 		return -EINVAL;
 	map = guestmem_new();

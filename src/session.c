@@ -157,7 +157,8 @@ static int set_config(struct session *s, struct message *m)
 	const struct config_msg *c = &m->config;
 	size_t have = s->b->dev->config_size;
 
-	if (m->h.size < CONFIG_HEADER || c->size > m->h.size - CONFIG_HEADER || c->flags > CONFIG_LIVE_MIGRATION)
+	if (m->h.size < CONFIG_HEADER || c->size > m->h.size - CONFIG_HEADER ||
+		c->flags > CONFIG_LIVE_MIGRATION)
 		return -EINVAL;
 	if (c->offset > MAX(have, CONFIG_MAX) || c->size > MAX(have, CONFIG_MAX) - c->offset || !have)
 		return -EINVAL;
