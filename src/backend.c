@@ -123,6 +123,59 @@ struct virtqueue *backend_queue(struct backend *b, unsigned index)
 	return index < c->host.nqueues ? c->host.queues[index] : NULL;
 }
 
+/* Guest memory outside an element */
+
+bool backend_memory_get(struct backend *b, struct backend_memory *m)
+{
+	const struct session *s = core_of(b)->host.session;
+
+	if (!s || !s->mem)
+		return false;
+	*m = (struct backend_memory){.map = guestmem_ref(s->mem)};
+	if (s->log && (s->features & BIT(FEATURE_LOG_ALL)))
+		m->log = dirtylog_ref(s->log);
+	return true;
+}
+
+void backend_memory_put(struct backend_memory *m)
+{
+	guestmem_unref(m->map);
+	dirtylog_unref(m->log);
+	*m = (struct backend_memory){0};
+}
+
+unsigned backend_memory_iovec(
+	struct backend_memory *m, uint64_t gpa, uint64_t len, struct iovec *v, unsigned n)
+{
+	unsigned i = 0;
+
+	while (len) {
+		uint64_t avail;
+		uint8_t *p = i < n ? guestmem_lookup(m->map, gpa, &avail, &m->hint) : NULL;
+
+		if (!p)
+			return 0;
+		v[i].iov_base = p;
+		v[i].iov_len = MIN(avail, len);
+		len -= v[i].iov_len;
+		if (len && !checked_add(gpa, v[i].iov_len, &gpa))
+			return 0;
+		i++;
+	}
+	return i;
+}
+
+void backend_memory_wrote(struct backend_memory *m, uint64_t gpa, uint64_t len)
+{
+	if (m->log)
+		dirtylog_mark(m->log, gpa, len);
+}
+
+uint64_t backend_memory_generation(struct backend *b)
+{
+	return core_of(b)->host.memory_generation;
+}
+
 /* Connections and the end */
 
 static void finish(struct core *c)

@@ -120,6 +120,29 @@ void backend_config_changed(struct backend *b);
 /* The virtqueue with this index, or NULL when the front-end never set it up. Control loop or any queue's own.
  */
 struct virtqueue *backend_queue(struct backend *b, unsigned index);
+/*
+ * Guest memory outside an element: a device that was told guest addresses earlier (the backing of a gpu
+ * resource) keeps the addresses and translates them at each use, in the control loop, between get and put. In
+ * between the map is pinned, as an element pins it: a region that the front-end takes away stays mapped. No
+ * host pointer may outlive the put.
+ */
+struct backend_memory {
+	struct guestmem *map;
+	struct dirtylog *log; /* NULL: nothing is logged */
+	unsigned hint;
+};
+/* False: there is no guest memory (no connection). */
+bool backend_memory_get(struct backend *b, struct backend_memory *m);
+void backend_memory_put(struct backend_memory *m);
+/* Fills v[] with the segments of [gpa, gpa + len). Returns how many; 0: some of it is not guest memory, or it
+ * takes more than n segments. */
+unsigned backend_memory_iovec(
+	struct backend_memory *m, uint64_t gpa, uint64_t len, struct iovec *v, unsigned n);
+/* We wrote there: for the dirty log. Only of what backend_memory_iovec() translated. */
+void backend_memory_wrote(struct backend_memory *m, uint64_t gpa, uint64_t len);
+/* Changes whenever the map does, over all connections: tells when something made of translations is stale. */
+uint64_t backend_memory_generation(struct backend *b);
+
 /* The host resource is gone for good: end the process with status 1 after quiescing. */
 void backend_fail(struct backend *b, const char *fmt, ...) PRINTF_LIKE(2, 3);
 

@@ -55,6 +55,7 @@ static int use_map(struct session *s, struct guestmem *m, bool wait)
 		r->session = s;
 	}
 	s->mem = m;
+	s->host->memory_generation++;
 	for (i = 0; i < s->host->nqueues; i++)
 		if (s->host->queues[i])
 			virtqueue_set_memory(s->host->queues[i], m);
@@ -291,6 +292,7 @@ void session_memory_free(struct session *s)
 	if (s->release)
 		s->release->session = NULL;
 	postcopy_end(&s->postcopy);
+	s->host->memory_generation++;
 	guestmem_unref(s->mem);
 	dirtylog_unref(s->log);
 	inflight_unmap(&s->inflight);
