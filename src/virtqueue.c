@@ -196,6 +196,11 @@ bool virtqueue_running(const struct virtqueue *q)
 	return q->phase == VRING_RUNNING;
 }
 
+bool virtqueue_continues(const struct virtqueue *q)
+{
+	return q->continues;
+}
+
 bool virtqueue_pending(struct virtqueue *q)
 {
 	return q->phase == VRING_RUNNING && !q->broken &&
@@ -260,15 +265,7 @@ void vring_run(struct task *t)
 	q->spec->ready(q->backend, q);
 	if (unlikely(q->phase != VRING_RUNNING || q->broken))
 		return;
-	if (!q->budget) {
-		loop_again(q->loop, &q->run);
-		return;
-	}
-	if (!q->saw_empty || q->polled)
-		return;
-	q->armed = true;
-	q->ops->arm(q);
-	if (unlikely(q->ops->pending(q)))
+	if (!q->budget)
 		loop_again(q->loop, &q->run);
 }
 
@@ -279,6 +276,21 @@ bool vring_poll(struct poller *p)
 	if (!q->saw_empty || !virtqueue_pending(q))
 		return false;
 	vring_run(&q->run);
+	return true;
+}
+
+/* Kicks go on only when the loop is about to sleep, and not when the device left buffers in the ring. */
+bool vring_rest(struct poller *p)
+{
+	struct virtqueue *q = container_of(p, struct virtqueue, poller);
+
+	if (q->armed || !q->saw_empty || q->polled || q->phase != VRING_RUNNING || q->broken)
+		return false;
+	q->armed = true;
+	q->ops->arm(q);
+	if (likely(!q->ops->pending(q)))
+		return false;
+	loop_defer(q->loop, &q->run);
 	return true;
 }
 

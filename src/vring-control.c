@@ -132,6 +132,7 @@ static int start(struct virtqueue *q, struct guestmem *mem, struct dirtylog *log
 		if (err)
 			return log_errno(-err, "queue %u: kick descriptor", q->index);
 	}
+	q->continues = q->has_rested && q->base == q->rest_base;
 	err = q->on_start ? q->on_start(q) : 0;
 	if (err)
 		return err;
@@ -221,8 +222,10 @@ void vring_drain_finish(struct virtqueue *q)
 {
 	if (q->nunpopped)
 		unpopped_settle(q);
-	if (!q->discard)
-		q->base = q->ops->base(q);
+	if (!q->discard) {
+		q->base = q->rest_base = q->ops->base(q);
+		q->has_rested = true;
+	}
 	rest(q);
 	loop_post(q->control, &q->drained_post);
 }
@@ -491,6 +494,7 @@ int virtqueue_new(struct virtqueue **out, struct backend *b, const struct queue_
 	q->run.run = vring_run;
 	q->flush.run = vring_flush;
 	q->poller.poll = vring_poll;
+	q->poller.rest = vring_rest;
 	q->drained_post.run = drained_post;
 	*out = q;
 	return 0;
@@ -508,6 +512,7 @@ void virtqueue_reset(struct virtqueue *q, bool keep_fds)
 	}
 	q->num = 0;
 	q->base = 0;
+	q->has_rested = false;
 	q->addr = (struct ring_addr){0};
 	memset(q->state, 0, q->state_size);
 	q->has_addr = q->started = q->enabled = q->inband = false;

@@ -7,10 +7,10 @@
  * its loop: takes no more, waits for the elements that are out). Control functions at the end are called by
  * the control thread and do their work in the queue's loop.
  *
- * Theory of a turn: queue_run() switches kicks off, calls ready(), which pops and pushes. Pushed slots are
+ * Theory of a turn: vring_run() switches kicks off, calls ready(), which pops and pushes. Pushed slots are
  * staged and published once, at the turn's end: used entries, then the index with one release store, then one
- * decision about the interrupt. Then kicks go on and the ring is looked at once more, for a buffer that came
- * in between.
+ * decision about the interrupt. Kicks stay off until the loop is about to sleep; then they go on and the ring
+ * is looked at once more, for a buffer that came in between. So a loop that spins is not kicked.
  *
  * Every chain gets a slot, preallocated per head (split) or buffer id (packed). A slot points to the memory
  * map its addresses were translated with; the queue counts slots per map, without atomics, and drops the map
@@ -146,6 +146,8 @@ struct virtqueue {
 	enum vring_phase phase;
 	bool broken;
 	bool resumed; /* the ring was in use before this start */
+	bool has_rested, continues; /* rest_base is set; this start goes on from there */
+	uint32_t rest_base;	    /* where it came to rest */
 	const struct vring_ops *ops;
 	struct memview *view, *old_views;
 	struct dirtylog *log;
@@ -229,6 +231,7 @@ void vring_drain_finish(struct virtqueue *q);
 void vring_run(struct task *t);
 void vring_flush(struct task *t);
 bool vring_poll(struct poller *p);
+bool vring_rest(struct poller *p);
 void vring_kick_ready(struct watch *w, uint32_t events);
 
 /* Marks what we wrote to a ring, when ring writes are logged. */
