@@ -12,10 +12,10 @@
  * list was empty. `self` of the thread that runs the loop is kept in l->owner, so "is it mine?" is one
  * comparison.
  *
- * Spinning is as adaptive as a hypervisor's halt polling. After each wait the pollers are asked once more, so
- * we know whether spinning would have caught what woke us: if yes, and the wait was shorter than the limit,
- * the time to spin doubles; if no, it halves, down to zero. So a loop that is woken by other things stops
- * spinning.
+ * Spinning has to pay. As long as it finds work it goes on. When it found none, there is no spinning for twice
+ * the time that it took, then four times, at last 2^SPIN_MISSES times: so a loop whose work never comes in time
+ * wastes a few percent, and one whose work comes faster again notices soon. What it does not go by is how long
+ * a sleep took: on a busy host that is the wake-up's time rather than the work's.
  */
 #include "loop.h"
 
@@ -30,12 +30,12 @@
 
 #include "util.h"
 
-#define MAX_EVENTS    64
-#define FOREVER	      UINT64_MAX
-#define SPIN_START_NS 8000u
-#define FD_LOOK_NS    20000u /* while spinning or always busy, fds are looked at this often */
-#define NAP_MIN_NS    50000u
-#define NAP_MAX_NS    1000000u
+#define MAX_EVENTS  64
+#define FOREVER	    UINT64_MAX
+#define SPIN_MISSES 6u	   /* the pause after a spin without success: at most 2^this times as long */
+#define FD_LOOK_NS  20000u /* while spinning or always busy, fds are looked at this often */
+#define NAP_MIN_NS  50000u
+#define NAP_MAX_NS  1000000u
 
 struct task_list {
 	struct task *head, **tail;
@@ -53,7 +53,9 @@ struct loop {
 
 	struct poller *pollers, *next_poller;
 	unsigned always; /* pollers that nobody wakes */
-	uint64_t spin_max, spin, nap, looked;
+	uint64_t spin, nap, looked;
+	uint64_t spin_again; /* not before */
+	unsigned misses;     /* spins without success since the last with */
 
 	pthread_mutex_t lock; /* posts and the fact that the loop runs */
 	struct post *posts, **posts_tail;
@@ -469,8 +471,9 @@ static void run_tasks(struct loop *l)
 
 void loop_set_spin(struct loop *l, uint64_t max_ns)
 {
-	l->spin_max = max_ns;
 	l->spin = max_ns;
+	l->spin_again = 0;
+	l->misses = 0;
 }
 
 void loop_poller_add(struct loop *l, struct poller *p)
@@ -600,46 +603,45 @@ static enum spin_result spin(struct loop *l, uint64_t start, uint64_t ns)
 	return SPIN_MISS;
 }
 
-/* After a sleep: would more spinning have paid? */
-static void adapt(struct loop *l, uint64_t slept)
+static void spin_missed(struct loop *l, uint64_t now, uint64_t took)
 {
-	bool hit = poll_all(l, false);
+	l->misses = MIN(l->misses + 1, SPIN_MISSES);
+	l->spin_again = now + (took << l->misses);
+}
 
-	l->nap = hit ? NAP_MIN_NS : MIN(l->nap * 2, NAP_MAX_NS);
-	if (hit && slept < l->spin_max)
-		l->spin = MIN(MAX(l->spin * 2, SPIN_START_NS), l->spin_max);
-	else
-		l->spin = l->spin / 2 < SPIN_START_NS ? 0 : l->spin / 2;
+static void wait_resting(struct loop *l, uint64_t ns)
+{
+	l->nevents = wait_events(l, rest_all(l) || tasks_waiting(l) ? 0 : ns);
+	if (l->always)
+		l->nap = poll_all(l, true) ? NAP_MIN_NS : MIN(l->nap * 2, NAP_MAX_NS);
 }
 
 /* The wait of a loop that has pollers and may spin. */
 static void wait_spinning(struct loop *l, uint64_t ns)
 {
-	uint64_t start = time_ns();
-	enum spin_result r = l->spin == 0 ? SPIN_MISS : spin(l, start, MIN(ns, l->spin));
+	uint64_t start = time_ns(), took;
+	enum spin_result r;
 
-	if (r == SPIN_HIT) {
-		l->nap = NAP_MIN_NS;
-		/* fds don't starve: they are looked at now and then */
-		if (start - l->looked >= FD_LOOK_NS) {
-			l->looked = start;
-			l->nevents = wait_events(l, 0);
-		}
+	if (start < l->spin_again) {
+		wait_resting(l, ns);
 		return;
 	}
-	if (ns != FOREVER)
-		ns -= MIN(ns, time_ns() - start);
-	if (r == SPIN_MISS)
-		l->nevents = wait_events(l, rest_all(l) || tasks_waiting(l) ? 0 : ns);
-	l->looked = time_ns();
-	adapt(l, l->looked - start);
-}
-
-static void wait_napping(struct loop *l, uint64_t ns)
-{
-	l->nevents = wait_events(l, rest_all(l) || tasks_waiting(l) ? 0 : ns);
-	if (l->always)
-		l->nap = poll_all(l, true) ? NAP_MIN_NS : MIN(l->nap * 2, NAP_MAX_NS);
+	r = spin(l, start, MIN(ns, l->spin));
+	if (r == SPIN_EVENTS)
+		return;
+	if (r == SPIN_MISS) {
+		took = time_ns() - start;
+		spin_missed(l, start + took, took);
+		wait_resting(l, ns == FOREVER ? ns : ns - MIN(ns, took));
+		return;
+	}
+	l->nap = NAP_MIN_NS;
+	l->misses = 0;
+	/* fds don't starve: they are looked at now and then */
+	if (start - l->looked >= FD_LOOK_NS) {
+		l->looked = start;
+		l->nevents = wait_events(l, 0);
+	}
 }
 
 static void turn(struct loop *l)
@@ -653,10 +655,10 @@ static void turn(struct loop *l)
 	ns = allowed_sleep(l);
 	if (ns == 0)
 		l->nevents = wait_events(l, 0);
-	else if (l->pollers != NULL && l->spin_max != 0)
+	else if (l->pollers != NULL && l->spin != 0)
 		wait_spinning(l, ns);
 	else
-		wait_napping(l, ns);
+		wait_resting(l, ns);
 	for (int i = 0; i < l->nevents; i++) {
 		struct watch *w = l->events[i].data.ptr;
 
