@@ -268,7 +268,7 @@ static void load_end(void)
 struct way {
 	const char *name;
 	const char *options[4];
-	bool aligned, slow;
+	bool aligned, slow, all_modes;
 };
 
 static const struct way *way;
@@ -413,7 +413,7 @@ static void killed(const struct fe_mode *m)
 	unsigned taken = 0;
 
 	tracked_start(m, 1);
-	for (unsigned round = 0; round < 2 + many(12); round++) {
+	for (unsigned round = 0; round < 2 + many(8); round++) {
 		run(1 + rnd(200));
 		taken += kill_and_restart();
 		drain();
@@ -425,7 +425,7 @@ static void killed(const struct fe_mode *m)
 static void killed_several_queues(const struct fe_mode *m)
 {
 	tracked_start(m, QUEUES);
-	for (unsigned round = 0; round < 2 + many(8); round++) {
+	for (unsigned round = 0; round < 2 + many(6); round++) {
 		run(1 + rnd(500));
 		kill_and_restart();
 		/* at once, without waiting for what was replayed */
@@ -493,7 +493,10 @@ static void each_way(const struct way *w)
 	snprintf(name, sizeof(name), "stopped in flight: %s", w->name);
 	fe_each_layout(name, stopped_in_flight);
 	snprintf(name, sizeof(name), "killed: %s", w->name);
-	fe_each_mode(name, killed);
+	if (w->all_modes)
+		fe_each_mode(name, killed);
+	else
+		fe_each_layout(name, killed);
 	snprintf(name, sizeof(name), "killed, several queues: %s, split", w->name);
 	fe_case(name, killed_several_queues, &split);
 	snprintf(name, sizeof(name), "killed, several queues: %s, packed", w->name);
@@ -507,12 +510,12 @@ static void each_way(const struct way *w)
 int main(void)
 {
 	static const struct way ways[] = {
-		{"page cache", {NULL}, .slow = false},
+		{"page cache", {NULL}, .all_modes = true},
 		{"write-through", {"--cache=writethrough"}, .slow = true},
 		{"threads", {"--aio=threads", "--cache=writethrough"}, .slow = true},
 		{"queue threads", {"--threads=3"}, .slow = false},
 		{"polling", {"--poll-us=50", "--threads=1"}, .slow = false},
-		{"direct", {"--direct"}, .aligned = true},
+		{"direct", {"--direct"}, .aligned = true, .all_modes = true},
 		{"direct, nothing aligned", {"--direct", "--threads=2"}, .slow = true},
 	};
 
