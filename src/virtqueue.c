@@ -24,12 +24,26 @@ static void cursor_begin(struct cursor *c, const struct iovec *iov, unsigned n, 
 	c->split = false;
 }
 
+/* In a pop too: the device may pop on its own account, and then what we asked the driver for is out of date. */
+static inline void kicks_off(struct virtqueue *q)
+{
+	if (likely(!q->armed))
+		return;
+	q->armed = false;
+	q->ops->disarm(q);
+}
+
 struct element *virtqueue_pop(struct virtqueue *q)
 {
 	struct vring_slot *s = NULL;
 
-	if (unlikely(q->phase != VRING_RUNNING || q->broken || !q->budget))
+	if (unlikely(q->phase != VRING_RUNNING || q->broken))
 		return NULL;
+	if (unlikely(!q->budget)) {
+		loop_again(q->loop, &q->run);
+		return NULL;
+	}
+	kicks_off(q);
 	if (unlikely(q->resubmit_next < q->nresubmit))
 		s = q->ops->resubmit(q);
 	if (likely(!s && !q->broken))
@@ -52,8 +66,7 @@ struct element *virtqueue_pop(struct virtqueue *q)
 	s->busy = true;
 	s->view->out++;
 	s->seq = q->seq++;
-	if (q->in_order)
-		q->order[s->seq & q->order_mask] = s;
+	q->order[s->seq & q->order_mask] = s;
 	q->out++;
 	q->budget--;
 	q->stats.popped++;
@@ -79,7 +92,7 @@ static void slot_stage(struct virtqueue *q, struct vring_slot *s)
 	q->staged[q->nstaged++] = s;
 }
 
-static void stage_in_order(struct virtqueue *q)
+void vring_stage_in_order(struct virtqueue *q)
 {
 	while (q->order_next != q->seq) {
 		struct vring_slot *s = q->order[q->order_next & q->order_mask];
@@ -87,6 +100,7 @@ static void stage_in_order(struct virtqueue *q)
 		if (!s->done || s->unpopped)
 			return;
 		q->order_next++;
+		q->nheld--;
 		slot_stage(q, s);
 	}
 }
@@ -106,10 +120,30 @@ void virtqueue_push(struct element *e)
 		return;
 	}
 	s->done = true;
-	if (unlikely(q->in_order))
-		stage_in_order(q);
-	else
+	if (unlikely(q->in_order)) {
+		q->nheld++;
+		vring_stage_in_order(q);
+	} else {
 		slot_stage(q, s);
+	}
+}
+
+/* While the youngest is one that was given back, its pop is undone. */
+void vring_rewind(struct virtqueue *q)
+{
+	while (q->nunpopped) {
+		struct vring_slot *s = q->order[(q->seq - 1) & q->order_mask];
+
+		if (!s->busy || !s->unpopped || s->seq != q->seq - 1)
+			return;
+		q->seq--;
+		q->nunpopped--;
+		if (unlikely(s->resubmitted))
+			q->resubmit_next--;
+		else
+			q->ops->rewind(q, s);
+		vring_slot_release(q, s);
+	}
 }
 
 void virtqueue_unpop(struct element *e)
@@ -122,18 +156,12 @@ void virtqueue_unpop(struct element *e)
 		loop_defer(q->loop, &q->flush);
 		return;
 	}
-	if (q->phase == VRING_RUNNING && s->seq == q->seq - 1) {
-		q->seq--;
-		if (unlikely(s->resubmitted))
-			q->resubmit_next--;
-		else
-			q->ops->rewind(q, s);
-		vring_slot_release(q, s);
-		return;
-	}
 	s->unpopped = true;
 	q->nunpopped++;
-	loop_defer(q->loop, &q->flush);
+	if (q->phase == VRING_RUNNING)
+		vring_rewind(q);
+	else
+		loop_defer(q->loop, &q->flush);
 }
 
 void virtqueue_wake(void *arg)
@@ -246,7 +274,7 @@ void vring_flush(struct task *t)
 	struct virtqueue *q = container_of(t, struct virtqueue, flush);
 
 	vring_publish(q);
-	if (unlikely(q->phase == VRING_DRAINING) && q->out == q->nunpopped)
+	if (unlikely(q->phase == VRING_DRAINING) && q->out == q->nunpopped + q->nheld)
 		vring_drain_finish(q);
 }
 
@@ -256,10 +284,7 @@ void vring_run(struct task *t)
 
 	if (unlikely(q->phase != VRING_RUNNING || q->broken || !q->spec->ready))
 		return;
-	if (q->armed) {
-		q->armed = false;
-		q->ops->disarm(q);
-	}
+	kicks_off(q);
 	q->budget = VRING_BUDGET;
 	q->saw_empty = false;
 	q->spec->ready(q->backend, q);

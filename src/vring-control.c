@@ -111,7 +111,7 @@ static int start(struct virtqueue *q, struct guestmem *mem, struct dirtylog *log
 	q->ops = q->packed ? &vring_packed_ops : &vring_split_ops;
 	q->broken = q->discard = q->armed = false;
 	q->saw_empty = true;
-	q->out = q->nstaged = q->nunpopped = q->nresubmit = q->resubmit_next = q->hint = 0;
+	q->out = q->nstaged = q->nunpopped = q->nheld = q->nresubmit = q->resubmit_next = q->hint = 0;
 	q->seq = q->order_next = q->inflight_counter = 0;
 	memset(&q->packed_, 0, sizeof(q->packed_));
 	err = slots_alloc(q);
@@ -163,52 +163,40 @@ int virtqueue_start(struct virtqueue *q, struct guestmem *mem, struct dirtylog *
 	return c.err;
 }
 
-static int slot_by_seq(const void *a, const void *b)
-{
-	const struct vring_slot *x = *(struct vring_slot *const *)a, *y = *(struct vring_slot *const *)b;
-
-	return x->seq < y->seq ? -1 : x->seq > y->seq;
-}
-
 /*
  * Buffers given back while draining. The youngest go back into the ring; one with a younger buffer used
- * can't, so it is returned empty, unless the in-flight area brings it back at the next start.
+ * can't, so it is returned empty, unless the in-flight area brings it back at the next start (which would not be in
+ * order).
  */
 static void unpopped_settle(struct virtqueue *q)
 {
-	struct vring_slot **list = q->staged;
-	unsigned n = 0, i, lost = 0;
+	unsigned i, lost = 0;
 
-	for (i = 0; i < q->num; i++) {
+	vring_rewind(q);
+	for (i = 0; q->nunpopped && i < q->num; i++) {
 		struct vring_slot *s = vring_slot(q, i);
 
-		if (s->busy && s->unpopped)
-			list[n++] = s;
-	}
-	qsort(list, n, sizeof(*list), slot_by_seq);
-	while (n && !list[n - 1]->resubmitted && list[n - 1]->seq == q->seq - 1) {
-		struct vring_slot *s = list[--n];
-
-		q->seq--;
-		q->ops->rewind(q, s);
-		vring_slot_release(q, s);
-	}
-	for (i = 0; i < n; i++) {
-		struct vring_slot *s = list[i];
-
-		if (s->tracked) {
+		if (!s->busy || !s->unpopped)
+			continue;
+		q->nunpopped--;
+		if (s->tracked && !q->in_order) {
 			vring_slot_release(q, s);
 			continue;
 		}
+		lost++;
+		s->unpopped = false;
+		s->done = true;
 		s->used_len = 0;
-		list[lost++] = s;
+		if (q->in_order)
+			q->nheld++;
+		else
+			q->staged[q->nstaged++] = s;
 	}
-	if (lost) {
+	if (lost)
 		log_warn("queue %u: %u buffers are returned empty", q->index, lost);
-		q->nstaged = lost;
-		vring_publish(q);
-	}
-	q->nunpopped = 0;
+	if (q->in_order)
+		vring_stage_in_order(q);
+	vring_publish(q);
 }
 
 static void drained_post(struct post *p)
@@ -246,6 +234,7 @@ static void discard(struct virtqueue *q)
 			q->nunpopped--;
 		vring_slot_release(q, s);
 	}
+	q->nheld = 0;
 	loop_defer(q->loop, &q->flush);
 }
 

@@ -166,9 +166,10 @@ struct virtqueue {
 	size_t slot_size;
 	struct vring_slot **staged; /* pushed, not yet published; room for num */
 	unsigned nstaged;
-	struct vring_slot **order; /* in_order: popped slots by seq; room for order_mask + 1 */
+	struct vring_slot **order; /* popped slots by seq; room for order_mask + 1 */
 	uint64_t order_next, order_mask;
-	unsigned nunpopped; /* given back while draining */
+	unsigned nunpopped; /* given back, but a younger one was not (yet) */
+	unsigned nheld;	    /* in_order: done, but an older one was not */
 	struct segs *free_segs;
 
 	uint16_t *resubmit; /* split: heads, packed: entries, in order; from the in-flight area */
@@ -226,6 +227,8 @@ void vring_view_drop(struct memview *v);
 
 /* Between virtqueue.c and vring-control.c. */
 void vring_publish(struct virtqueue *q);
+void vring_stage_in_order(struct virtqueue *q);
+void vring_rewind(struct virtqueue *q);
 void vring_call(struct virtqueue *q);
 void vring_drain_finish(struct virtqueue *q);
 void vring_run(struct task *t);

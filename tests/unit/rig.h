@@ -1,0 +1,118 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * A virtqueue between a driver and a device that are both this test: guest memory in a memfd, the driver's side from
+ * vring-driver.h, the loop run turn by turn. A request carries a header that says what to answer; the echo device
+ * checks what it reads and answers by that; whoever gets the request back checks answer and length.
+ */
+#ifndef TESTS_RIG_H
+#define TESTS_RIG_H
+
+#include <sys/eventfd.h>
+
+#include "device.h"
+#include "vring-driver.h"
+#include "vring.h"
+
+#include "tap.h"
+
+#define RIG_GPA	  UINT64_C(0x40000000)
+#define RIG_UADDR UINT64_C(0x7e0000000000)
+
+struct rig_mode {
+	bool packed, event_idx, in_order;
+	uint16_t num;
+	uint32_t base;	 /* as in SET_VRING_BASE; packed: 0 means the fresh one */
+	unsigned pieces; /* guest memory in that many regions, of one file; 0: 1 */
+	size_t req_size;
+	uint32_t chunk; /* bytes of a request's buffers; 0: 256 */
+	bool tracked;	/* with an in-flight area */
+	uint64_t features;
+};
+
+struct rig_request {
+	uint32_t tag, rd, wr, answer; /* bytes that are readable, writable, and to be written */
+	bool busy;
+};
+
+struct rig {
+	struct rig_mode mode;
+	struct backend b;
+	struct loop *loop;
+	struct virtqueue *q;
+	struct queue_spec spec;
+	struct guestmem *mem;
+	struct dirtylog *log;
+	struct vring_driver d;
+	int file, kick, call, err;
+	uint8_t *ram;
+	size_t ram_size, ring_end, piece; /* piece: bytes of one region */
+	uint64_t area;			  /* of the in-flight area in ram */
+	uint64_t addr[3];
+	struct rig_request *req; /* num of them, with a chunk each; the cookie is one's index + 1 */
+	uint32_t next_tag;
+	unsigned submitted, completed; /* by the driver */
+	void (*device)(struct rig *r); /* what ready() does; NULL: nothing */
+	struct element **held;	       /* num */
+	unsigned nheld;
+	unsigned rested; /* times the queue came to rest */
+	unsigned started, stopped;
+	unsigned calls; /* of ready() */
+	void *user;
+	struct poller sleeper;
+	uint64_t activity;
+	unsigned calm;
+};
+
+struct rig_header {
+	uint32_t tag, answer;
+};
+enum { RIG_HEADER = sizeof(struct rig_header) };
+
+/* Makes everything and starts the queue. */
+void rig_open(struct rig *r, const struct rig_mode *mode);
+/* Everything but the start. */
+void rig_prepare(struct rig *r, const struct rig_mode *mode);
+int rig_start(struct rig *r);
+/* Stops (if it runs) and frees. */
+void rig_close(struct rig *r);
+void rig_stop(struct rig *r, bool discard);
+
+/* Runs the loop until it would sleep. */
+void rig_turn(struct rig *r);
+
+/* Driver. A request of rd readable bytes (at least the header) in nrd descriptors and wr writable ones in nwr. */
+int rig_add(struct rig *r, uint32_t rd, unsigned nrd, uint32_t wr, unsigned nwr, uint32_t answer);
+int rig_add_indirect(struct rig *r, uint32_t rd, unsigned nrd, uint32_t wr, unsigned nwr, uint32_t answer);
+/* A small one: header, an answer of 4 bytes. Its tag. */
+uint32_t rig_add_small(struct rig *r);
+/* Shows them to the device and kicks when asked to: true. */
+bool rig_publish(struct rig *r);
+/* Gets what was used, checked; how many. tags: their tags in order, or NULL. */
+unsigned rig_collect(struct rig *r, uint32_t *tags, unsigned max);
+/* Signals since the last look. */
+uint64_t rig_signals(int fd);
+
+/* Device. */
+uint32_t rig_tag(const struct element *e);
+/* Checks what is readable and writes the answer; does not push. */
+void rig_answer(struct element *e);
+/* Takes one, NULL: none. */
+struct element *rig_pop(struct rig *r);
+/* Takes one, there has to be one. */
+struct element *rig_take(struct rig *r);
+/* device: pops and answers everything at once */
+void rig_echo(struct rig *r);
+/* device: takes everything into held[] */
+void rig_hold(struct rig *r);
+
+/* ram at a guest address */
+static inline uint8_t *rig_ram(const struct rig *r, uint64_t gpa)
+{
+	return r->ram + (gpa - RIG_GPA);
+}
+
+/* Numbers that are the same in every run. */
+uint32_t rig_random(uint32_t limit);
+void rig_seed(uint64_t seed);
+
+#endif
