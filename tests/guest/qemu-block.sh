@@ -19,7 +19,7 @@ guest_cpus=4
 # ---- reboot ----
 
 backend disk block --blk-file="$disk" --serial=CARGO-0815
-qemu_start reboot 100 -chardev "socket,id=c,path=$socket" -device vhost-user-blk-pci,chardev=c <<'GUEST'
+guest_reboots=1 qemu_start reboot 100 -chardev "socket,id=c,path=$socket" -device vhost-user-blk-pci,chardev=c <<'GUEST'
 if ! mount -t ext4 /dev/vda /mnt 2>/dev/null; then
 	is "64 MiB" "$(cat /sys/block/vda/size)" 131072
 	is "serial" "$(cat /sys/block/vda/serial)" CARGO-0815

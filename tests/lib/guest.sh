@@ -63,7 +63,7 @@ uml_start()
 	shift 2
 	guest_dir "$name"
 	TMPDIR=/dev/shm spawn "$name" timeout -k 1 "$seconds" \
-		"$uml" mem="${guest_memory:-96}M" initrd="$initramfs" hostdir="$dir" uml_dir="$dir/uml" \
+		"$uml" mem="${guest_memory:-96M}" initrd="$initramfs" hostdir="$dir" uml_dir="$dir/uml" \
 		con=null con0=null,fd:1 ssl=null random.trust_cpu=on "$@"
 }
 
@@ -113,6 +113,7 @@ qemu_boot()
 {
 	local name=$1 seconds=$2 dir=$tmp/$1 input
 	shift 2
+	[ -n "${guest_reboots-}" ] || set -- -no-reboot "$@"
 	mkfifo "$dir/port.in"
 	: >"$dir/out"
 	ln -s out "$dir/port.out"
@@ -121,7 +122,7 @@ qemu_boot()
 	logs+=("$name/console")
 	spawn "$name" timeout -k 1 "$seconds" qemu-system-x86_64 \
 		-machine q35,accel=tcg,memory-backend=memory -nodefaults -display none -smp "${guest_cpus:-1}" \
-		-object "memory-backend-memfd,id=memory,share=on,size=${guest_memory:-128}M" \
+		-object "memory-backend-memfd,id=memory,share=on,size=${guest_memory:-128M}" \
 		-kernel "$pc/vmlinux" -initrd "$dir/initrd" \
 		-append "console=ttyS0 quiet panic=-1 random.trust_cpu=on report=ttyS1 modules=virtio_pci,virtio_blk,virtio-rng,ext4,crc32c_generic" \
 		-serial "file:$dir/console" \
@@ -129,8 +130,10 @@ qemu_boot()
 		-qmp "unix:$dir/qmp,server=on,wait=off" "$@"
 }
 
-# qemu_start NAME SECONDS [QEMU-ARGUMENT...] <SCRIPT: the script's standard
-# input is what guest_tell sends
+# qemu_start NAME SECONDS [QEMU-ARGUMENT...] <SCRIPT
+#
+# The script's standard input is what guest_tell sends. A guest that reboots,
+# say in a panic, ends; unless guest_reboots=1.
 qemu_start()
 {
 	local name=$1 dir=$tmp/$1
