@@ -242,9 +242,9 @@ static void table_nested(struct fe_queue *q)
 	struct table t = indirect(q, 2);
 
 	if (q->ring.mode.packed)
-		((struct vring_packed_desc *)t.entries)[1].flags = VRING_DESC_F_INDIRECT;
+		((struct vring_packed_desc *)t.entries)[1].flags = VRING_DESC_F_INDIRECT | VRING_DESC_F_WRITE;
 	else
-		((struct vring_desc *)t.entries)[1].flags = VRING_DESC_F_INDIRECT;
+		((struct vring_desc *)t.entries)[1].flags = VRING_DESC_F_INDIRECT | VRING_DESC_F_WRITE;
 }
 
 static void table_loop(struct fe_queue *q)

@@ -120,6 +120,56 @@ static void scattered(const struct fe_mode *m)
 	fe_end(&fe);
 }
 
+/* A ring of several pages: just the ones with the used elements, and the first of a split ring with its index. */
+static void large_ring(const struct fe_mode *m)
+{
+	const uint16_t num = 2048;
+	unsigned per_page = m->packed ? PAGE / 16 : PAGE / 8, pages = num / per_page;
+	struct fe_queue *q;
+	uint64_t gpa, ring;
+	struct fe fe;
+
+	fe_init(&fe, m);
+	fe.ring_align = PAGE;
+	fe_spawn(&fe, FE_ARGS("rng"));
+	fe_handshake(&fe);
+	fe_memory_default(&fe);
+	fe_log_set(&fe, LOG_SIZE, 0);
+	fe_set_features(&fe, fe.features | BIT(FE_F_LOG_ALL));
+	q = fe_queue_make(&fe, 0, num, FE_FRESH);
+	q->log = true;
+	fe_queue_send(q, m->packed ? 0x80008000 : 0);
+	fe_queue_enable(q, true);
+	fe_alloc(&fe, PAGE, PAGE, &gpa);
+	ring = m->packed ? q->desc_gpa : q->device_gpa;
+	/* one, then pairs, so that some pair is on both sides of a page's end */
+	for (unsigned i = 0, n = 1; i + 8 < num; i += n, n = 2) {
+		struct vring_driver_buf b = {gpa, 16, true};
+		unsigned from = m->packed ? i * 16 : 4 + i * 8, to = from + n * (m->packed ? 16 : 8) - 1;
+
+		fe_barrier(&fe);
+		fe_log_clear(&fe);
+		for (unsigned k = 0; k < n; k++)
+			fe_submit(q, &b, 1, NULL);
+		fe_flush(q);
+		for (unsigned k = 0; k < n; k++)
+			CHECK_EQ(fe_wait(q, NULL), 16);
+		fe_barrier(&fe);
+		for (unsigned p = 0; p < pages; p++) {
+			bool here = p >= from / PAGE && p <= to / PAGE;
+			bool dirty = fe_log_dirty(&fe, ring + p * PAGE);
+
+			/* the first has the index of a split ring */
+			if (!m->packed && p == 0)
+				here = true;
+			if (here != dirty)
+				FAIL("used element %u: page %u of the ring is %s", i, p,
+					dirty ? "dirty" : "clean");
+		}
+	}
+	fe_end(&fe);
+}
+
 /* Without LOG_ALL nothing is logged; without the ring's flag only buffers are. */
 static void what_is_asked_for(const struct fe_mode *m)
 {
@@ -350,6 +400,7 @@ int main(void)
 
 	fe_each_mode("exactly the pages that were written", exact_pages);
 	fe_each_mode("scattered buffers", scattered);
+	fe_each_layout("a ring of several pages", large_ring);
 	fe_each_layout("only what is asked for", what_is_asked_for);
 	fe_each_layout("dirty before the buffer is seen as used", before_completion);
 	fe_each_mode("the log is switched under requests", switch_log);
