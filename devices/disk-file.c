@@ -15,12 +15,14 @@
 #include <fcntl.h>
 #include <inttypes.h>
 #include <linux/fs.h>
+#include <linux/magic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
 #include <sys/stat.h>
 #include <sys/sysmacros.h>
+#include <sys/vfs.h>
 #include <time.h>
 
 #include "log.h"
@@ -176,12 +178,27 @@ static void measure_direct(struct disk_file *f)
 	m->physical = MAX(m->logical, m->physical);
 }
 
+/* Which calls don't wait? A file system in memory knows no RWF_NOWAIT, and needs none. */
+static void measure_now(struct disk_file *f)
+{
+	char byte;
+	struct iovec v = {.iov_base = &byte, .iov_len = 1};
+	struct statfs fs;
+
+	if (f->direct)
+		return;
+	if (preadv2(f->fd, &v, 1, 0, RWF_NOWAIT) >= 0 || errno == EAGAIN) {
+		f->now = true;
+		f->now_flags = RWF_NOWAIT;
+	} else if (fstatfs(f->fd, &fs) == 0) {
+		f->now = fs.f_type == TMPFS_MAGIC || fs.f_type == RAMFS_MAGIC;
+	}
+}
+
 static int file_measure(struct disk_file *f)
 {
 	const char *name = f->disk.name;
 	struct stat st;
-	char byte;
-	struct iovec v = {.iov_base = &byte, .iov_len = 1};
 	int r = 0;
 
 	if (fstat(f->fd, &st) < 0)
@@ -203,7 +220,7 @@ static int file_measure(struct disk_file *f)
 	f->disk.limits.write_zeroes = !f->disk.limits.read_only;
 	if (f->direct)
 		measure_direct(f);
-	f->nowait = !f->direct && (preadv2(f->buffered, &v, 1, 0, RWF_NOWAIT) >= 0 || errno == EAGAIN);
+	measure_now(f);
 	return 0;
 }
 

@@ -10,7 +10,8 @@ struct disk_file {
 	int fd;
 	int buffered; /* direct: the same file without O_DIRECT, for what is not aligned; else == fd */
 	bool direct, block_dev; /* block_dev: of the host */
-	bool nowait;		/* RWF_NOWAIT works for reads, so the file system is local */
+	bool now;		/* reads and writes may be tried in the loop: the file system is local */
+	int now_flags;		/* of such a read: RWF_NOWAIT, or 0 where all is in memory anyway */
 	bool uring;
 	uint32_t align_mem, align_offset; /* direct: what O_DIRECT wants */
 	struct pool *pool;

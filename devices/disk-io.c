@@ -377,10 +377,10 @@ static ssize_t read_now(struct file_lane *l, const struct disk_io *io, const str
 {
 	ssize_t n;
 
-	if (!l->file->nowait || (l->misses >= MISSES_MAX && ++l->skipped < MISSES_MAX))
+	if (!l->file->now || (l->misses >= MISSES_MAX && ++l->skipped < MISSES_MAX))
 		return -EAGAIN;
 	l->skipped = 0;
-	n = step_run(io, s, RWF_NOWAIT);
+	n = step_run(io, s, l->file->now_flags);
 	if (n == -EAGAIN && l->misses < MISSES_MAX)
 		l->misses++;
 	else if (n > 0)
@@ -484,7 +484,7 @@ struct disk_lane *disk_io_lane_new(struct disk *d, struct loop *loop)
 	l->backoff = BACKOFF_MIN;
 	l->waiting_tail = &l->waiting;
 	/* only a local file system may be written to in the loop */
-	l->write_mode = f->nowait ? WRITE_NOWAIT : WRITE_ASYNC;
+	l->write_mode = f->now ? WRITE_NOWAIT : WRITE_ASYNC;
 	if (f->uring)
 		l->ring = uring_get(loop);
 	if (l->ring != NULL)
