@@ -40,7 +40,7 @@ static const struct option_spec rng_options[] = {
 		.help = "file, device or FIFO to read the bytes from"},
 	{"max-bytes", OPTION_SIZE, OPTION_FIELD(struct rng, max_bytes), .def = "0", .no_def = "no limit",
 		.help = "give at most this many bytes in a period; 0: no limit"},
-	{"period", OPTION_DURATION, OPTION_FIELD(struct rng, period_ms), .def = "1000", .min = 1,
+	{"period", OPTION_DURATION, OPTION_FIELD(struct rng, period_ms), .def = "1s", .min = 1,
 		.max = 86400000, .help = "length of a period"},
 	OPTIONS_END,
 };
