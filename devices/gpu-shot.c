@@ -1,0 +1,220 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Screenshots: a PNG file for each scanout, with its cursor, replaced in one step whenever the picture changed, at most
+ * once in an interval. A copy of the pixels is made in the loop, a pool thread encodes and writes it. When a driver goes,
+ * what was not written yet is handed on at once: the last picture stays for a look at it.
+ */
+#include "gpu.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <png.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "gpu-library.h"
+#include "pool.h"
+
+#define NS_PER_MS	 UINT64_C(1000000)
+#define SETTLE_NS	 (20 * NS_PER_MS) /* a guest that draws a picture is let to finish it */
+#define PNG_STRING(x)	 #x
+#define PNG_SONAME(n)	 "libpng" PNG_STRING(n) ".so." PNG_STRING(n)
+
+#define PNG_FUNCTIONS(F) F(png_image_write_to_stdio) F(png_image_free)
+#define PNG_SYMBOL(name) LIBRARY_SYMBOL(png_library, name)
+
+LIBRARY(png_library, PNG_FUNCTIONS);
+static struct png_library png;
+
+struct gpu_shot {
+	struct gpu *g;
+	struct pool *pool; /* of one thread: pictures are written in their order */
+	int dir;
+	uint64_t interval, last; /* ns */
+	uint32_t dirty;		 /* bit mask of scanouts */
+	struct timer timer;
+	unsigned pending; /* pictures at the pool */
+	bool closed;	  /* the last picture that comes back frees all */
+};
+
+struct picture {
+	struct job job;
+	struct gpu_shot *shot;
+	unsigned scanout;
+	uint32_t w, h;
+	uint32_t pixels[];
+};
+
+/* In the pool's thread */
+
+static int encode(const struct picture *pic, FILE *f)
+{
+	png_image image = {.version = PNG_IMAGE_VERSION,
+		.width = pic->w,
+		.height = pic->h,
+		.format = PNG_FORMAT_BGRA,
+		.flags = PNG_IMAGE_FLAG_FAST};
+	int ok = png.png_image_write_to_stdio(&image, f, 0, pic->pixels, 0, NULL);
+
+	if (!ok)
+		log_error("screenshot: %s", image.message);
+	png.png_image_free(&image);
+	return ok && fflush(f) == 0 ? 0 : -EIO;
+}
+
+static void picture_write(struct job *j)
+{
+	const struct picture *pic = container_of(j, struct picture, job);
+	int dir = pic->shot->dir, fd, err;
+	char name[32], new[40];
+	FILE *f;
+
+	snprintf(name, sizeof(name), "scanout-%u.png", pic->scanout);
+	snprintf(new, sizeof(new), ".%s.new", name);
+	fd = openat(dir, new, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOFOLLOW, 0666);
+	f = fd < 0 ? NULL : fdopen(fd, "w");
+	if (!f) {
+		log_errno(errno, "screenshot: %s", new);
+		fd_close(&fd);
+		return;
+	}
+	err = encode(pic, f);
+	fclose(f);
+	if (!err && renameat(dir, new, dir, name) == 0)
+		return;
+	if (!err)
+		log_errno(errno, "screenshot: %s", name);
+	unlinkat(dir, new, 0);
+}
+
+/* In the loop */
+
+static void arm(struct gpu_shot *shot)
+{
+	if (shot->pending || shot->timer.at || !shot->dirty)
+		return;
+	timer_arm(shot->g->b->loop, &shot->timer, MAX(time_ns() + SETTLE_NS, shot->last + shot->interval));
+}
+
+static void shot_free(struct gpu_shot *shot)
+{
+	fd_close(&shot->dir);
+	free(shot);
+}
+
+static void picture_written(struct job *j)
+{
+	struct picture *pic = container_of(j, struct picture, job);
+	struct gpu_shot *shot = pic->shot;
+
+	free(pic);
+	shot->pending--;
+	if (!shot->closed)
+		arm(shot);
+	else if (!shot->pending)
+		shot_free(shot);
+}
+
+/* Copies what a scanout shows, and hands it on. */
+static void picture_take(struct gpu_shot *shot, unsigned i)
+{
+	const struct gpu_scanout *scanout = &shot->g->scanout[i];
+	struct gpu_rect all = {.w = scanout->s.w, .h = scanout->s.h};
+	size_t n = (size_t)all.w * all.h, k;
+	struct picture *pic;
+
+	if (!scanout->s.res)
+		return;
+	pic = malloc(sizeof(*pic) + n * GPU_PIXEL);
+	if (!pic) {
+		log_guest_warn("screenshot: no memory for %zu pixels", n);
+		return;
+	}
+	*pic = (struct picture){
+		.job = {.run = picture_write, .done = picture_written, .loop = shot->g->b->loop},
+		.shot = shot,
+		.scanout = i,
+		.w = all.w,
+		.h = all.h};
+	gpu_surface_read(&scanout->s, &all, pic->pixels);
+	gpu_pixel_blend_cursor(pic->pixels, all.w, all.h, scanout->cursor);
+	for (k = 0; k < n; k++)
+		pic->pixels[k] |= htole32(0xff000000);
+	shot->pending++;
+	pool_submit(shot->pool, &pic->job);
+}
+
+static void pictures_take(struct gpu_shot *shot)
+{
+	unsigned i;
+
+	for (i = 0; i < GPU_SCANOUTS; i++)
+		if (shot->dirty & BIT(i))
+			picture_take(shot, i);
+	shot->dirty = 0;
+	shot->last = time_ns();
+}
+
+static void timer_expired(struct timer *t)
+{
+	pictures_take(container_of(t, struct gpu_shot, timer));
+}
+
+void gpu_shot_dirty(struct gpu_shot *shot, unsigned scanout)
+{
+	if (!shot)
+		return;
+	shot->dirty |= (uint32_t)BIT(scanout);
+	arm(shot);
+}
+
+void gpu_shot_finish(struct gpu_shot *shot)
+{
+	if (!shot)
+		return;
+	timer_disarm(&shot->timer);
+	pictures_take(shot);
+}
+
+int gpu_shot_open(struct gpu *g, const char *dir, uint64_t interval_ms, struct gpu_shot **out)
+{
+	static const struct library_symbol symbols[] = {PNG_FUNCTIONS(PNG_SYMBOL)};
+	struct gpu_shot *shot;
+	int err;
+
+	*out = NULL;
+	if (!dir)
+		return 0;
+	err = library_load(PNG_SONAME(PNG_LIBPNG_VER_SONUM), symbols, ARRAY_SIZE(symbols), &png);
+	if (err)
+		return err;
+	shot = calloc(1, sizeof(*shot));
+	if (!shot)
+		return log_errno(ENOMEM, "screenshots");
+	*shot = (struct gpu_shot){
+		.g = g, .interval = interval_ms * NS_PER_MS, .timer.expired = timer_expired};
+	shot->dir = open(dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	err = shot->dir < 0 ? -errno : faccessat(shot->dir, ".", W_OK | X_OK, AT_EACCESS) < 0 ? -errno : 0;
+	if (!err)
+		err = pool_new(&shot->pool, 1, "screenshot");
+	if (err) {
+		log_errno(-err, "--screenshot-dir=%s", dir);
+		fd_close(&shot->dir);
+		free(shot);
+		return err;
+	}
+	*out = shot;
+	return 0;
+}
+
+/* The pool writes what it has; the loop brings the pictures back before it goes. */
+void gpu_shot_close(struct gpu_shot *shot)
+{
+	if (!shot)
+		return;
+	timer_disarm(&shot->timer);
+	pool_free(shot->pool);
+	shot->closed = true;
+	if (!shot->pending)
+		shot_free(shot);
+}
