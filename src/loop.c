@@ -644,6 +644,14 @@ static void wait_spinning(struct loop *l, uint64_t ns)
 	}
 }
 
+/* There is more to do, maybe for ever: what only pollers know of must not starve meanwhile. */
+static void wait_busy(struct loop *l)
+{
+	poll_all(l, true);
+	rest_all(l);
+	l->nevents = wait_events(l, 0);
+}
+
 static void turn(struct loop *l)
 {
 	uint64_t ns;
@@ -654,7 +662,7 @@ static void turn(struct loop *l)
 	list_init(&l->again);
 	ns = allowed_sleep(l);
 	if (ns == 0)
-		l->nevents = wait_events(l, 0);
+		wait_busy(l);
 	else if (l->pollers != NULL && l->spin != 0)
 		wait_spinning(l, ns);
 	else

@@ -580,6 +580,62 @@ static void pollers_remove_each_other(void *arg)
 	loop_free(loop);
 }
 
+/* Somebody who always has more to do, next to two pollers: one that asks for kicks, one that nobody wakes. */
+struct busy {
+	struct task again;
+	struct poller sleepy, alone;
+	unsigned turns, rested, polled;
+};
+
+static void busy_run(struct task *t)
+{
+	struct busy *b = container_of(t, struct busy, again);
+
+	if (++b->turns < 1000)
+		loop_again(loop, t);
+	else
+		loop_stop(loop);
+}
+
+static bool sleepy_poll(struct poller *p)
+{
+	(void)p;
+	return false;
+}
+
+static bool sleepy_rest(struct poller *p)
+{
+	container_of(p, struct busy, sleepy)->rested++;
+	return false;
+}
+
+static bool alone_poll(struct poller *p)
+{
+	container_of(p, struct busy, alone)->polled++;
+	return false;
+}
+
+static void busy_loop_starves_nobody(void *arg)
+{
+	struct busy b = {
+		.again.run = busy_run,
+		.sleepy = {.poll = sleepy_poll, .rest = sleepy_rest},
+		.alone = {.poll = alone_poll, .always = true},
+	};
+
+	(void)arg;
+	setup();
+	loop_poller_add(loop, &b.sleepy);
+	loop_poller_add(loop, &b.alone);
+	loop_again(loop, &b.again);
+	loop_run(loop);
+	CHECK(b.rested > 900);
+	CHECK(b.polled > 900);
+	loop_poller_del(loop, &b.sleepy);
+	loop_poller_del(loop, &b.alone);
+	loop_free(loop);
+}
+
 static void freed(void *obj)
 {
 	++*(int *)obj;
@@ -618,6 +674,7 @@ int main(void)
 	tap_case("spinning that never hits ends", useless_spinning_ends, NULL);
 	tap_case("spinning that pays goes on", useful_spinning_goes_on, NULL);
 	tap_case("naps find work that nobody announces", naps_find_work, NULL);
+	tap_case("a loop that never sleeps starves no poller", busy_loop_starves_nobody, NULL);
 	tap_case("pollers remove each other", pollers_remove_each_other, NULL);
 	tap_case("the companion is freed with the loop", companion_is_freed, NULL);
 	return tap_done();
