@@ -44,6 +44,8 @@ struct element *virtqueue_pop(struct virtqueue *q)
 		return NULL;
 	}
 	kicks_off(q);
+	if (q->nstaged >= VRING_BATCH || q->staged_bytes >= VRING_BATCH_BYTES)
+		vring_publish(q);
 	if (unlikely(q->resubmit_next < q->nresubmit))
 		s = q->ops->resubmit(q);
 	if (likely(!s && !q->broken))
@@ -90,6 +92,7 @@ static void log_written(struct virtqueue *q, const struct vring_slot *s)
 static void slot_stage(struct virtqueue *q, struct vring_slot *s)
 {
 	q->staged[q->nstaged++] = s;
+	q->staged_bytes += s->rd_len + s->wr_len;
 }
 
 void vring_stage_in_order(struct virtqueue *q)
@@ -258,6 +261,7 @@ void vring_publish(struct virtqueue *q)
 	if (!n)
 		return;
 	q->nstaged = 0;
+	q->staged_bytes = 0;
 	if (likely(!q->discard)) {
 		q->ops->publish(q, q->staged, n);
 		if (q->ops->wants_call(q))

@@ -48,8 +48,10 @@ struct element {
 /* NULL: ring empty, queue stopped or broken, or the turn's budget is spent (then ready() comes again by
  * itself). */
 struct element *virtqueue_pop(struct virtqueue *q);
-/* Gives the buffer back to the driver, any order, also after the queue was stopped. Visible at the turn's
- * end. */
+/*
+ * Gives the buffer back to the driver, any order, also after the queue was stopped. Visible at the turn's end, or with a
+ * later pop: buffers that the driver must find together are pushed without a pop in between.
+ */
 void virtqueue_push(struct element *e);
 /*
  * Returns a buffer as if it had not been taken: in stop(), or right after its pop. What is given back must be

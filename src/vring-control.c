@@ -42,9 +42,10 @@ static void slots_free(struct virtqueue *q)
 	q->staged = q->order = NULL;
 	q->resubmit = NULL;
 	if (q->packed) {
+		free(q->packed_.chain_num);
 		free(q->packed_.free_next);
 		free(q->packed_.free_slots);
-		q->packed_.free_next = q->packed_.free_slots = NULL;
+		q->packed_.chain_num = q->packed_.free_next = q->packed_.free_slots = NULL;
 	}
 }
 
@@ -111,6 +112,7 @@ static int start(struct virtqueue *q, struct guestmem *mem, struct dirtylog *log
 	q->ops = q->packed ? &vring_packed_ops : &vring_split_ops;
 	q->broken = q->discard = q->armed = false;
 	q->saw_empty = true;
+	q->staged_bytes = 0;
 	q->out = q->nstaged = q->nunpopped = q->nheld = q->nresubmit = q->resubmit_next = q->hint = 0;
 	q->seq = q->order_next = q->inflight_counter = 0;
 	memset(&q->packed_, 0, sizeof(q->packed_));

@@ -8,8 +8,9 @@
  * the control thread and do their work in the queue's loop.
  *
  * Theory of a turn: vring_run() switches kicks off, calls ready(), which pops and pushes. Pushed slots are
- * staged and published once, at the turn's end: used entries, then the index with one release store, then one
- * decision about the interrupt. Kicks stay off until the loop is about to sleep; then they go on and the ring
+ * staged and published in batches, at the turn's end or by the pop that finds VRING_BATCH of them: used entries,
+ * then the index with one release store, then one decision about the interrupt. So the driver works while we do,
+ * instead of in turns. Kicks stay off until the loop is about to sleep; then they go on and the ring
  * is looked at once more, for a buffer that came in between. So a loop that spins is not kicked.
  *
  * Every chain gets a slot, preallocated per head (split) or buffer id (packed). A slot points to the memory
@@ -27,7 +28,9 @@
 
 enum {
 	VRING_MAX_SIZE = 32768,
-	VRING_BUDGET = 64,     /* pops per turn */
+	VRING_BUDGET = 64, /* pops per turn */
+	VRING_BATCH = 8,   /* buffers, or bytes, staged that a pop publishes ahead of the turn's end */
+	VRING_BATCH_BYTES = 65536,
 	VRING_INLINE_SEGS = 8, /* segments a slot holds itself */
 	VRING_MAX_SEGS =
 		1028, /* segments of one chain, IOV_MAX data plus header and status; more breaks the queue */
@@ -145,7 +148,7 @@ struct virtqueue {
 	/* running */
 	enum vring_phase phase;
 	bool broken;
-	bool resumed; /* the ring was in use before this start */
+	bool resumed;		    /* the ring was in use before this start */
 	bool has_rested, continues; /* rest_base is set; this start goes on from there */
 	uint32_t rest_base;	    /* where it came to rest */
 	const struct vring_ops *ops;
@@ -166,6 +169,7 @@ struct virtqueue {
 	size_t slot_size;
 	struct vring_slot **staged; /* pushed, not yet published; room for num */
 	unsigned nstaged;
+	uint64_t staged_bytes;	   /* of their buffers */
 	struct vring_slot **order; /* popped slots by seq; room for order_mask + 1 */
 	uint64_t order_next, order_mask;
 	unsigned nunpopped; /* given back, but a younger one was not (yet) */
@@ -201,6 +205,7 @@ struct virtqueue {
 			unsigned nfree;
 			uint16_t free_head;  /* of the in-flight area: our copy */
 			uint16_t *free_next; /* and of its links */
+			uint16_t *chain_num; /* descriptors of the chains that were in flight, by entry */
 		} packed_;
 	};
 
