@@ -52,17 +52,25 @@ requires_uml()
 	initramfs=$("$guestdir/build-initramfs") || lacking "no initramfs for the guest"
 }
 
+# roomy_shm: is there place for a guest's memory in /dev/shm? Containers have
+# little.
+roomy_shm()
+{
+	[ "$(df -k --output=avail /dev/shm 2>/dev/null | tail -n 1)" -ge 262144 ] 2>/dev/null
+}
+
 # uml_start NAME SECONDS [KERNEL-ARGUMENT...] <SCRIPT
 #
-# The guest's memory is a file in TMPDIR, which must be a tmpfs; without trust
-# in the CPU's random numbers it would wait for entropy; without the console
-# options it would take over the terminal.
+# The guest's memory is a file in TMPDIR, best on a tmpfs; without trust in the
+# CPU's random numbers it would wait for entropy; without the console options it
+# would take over the terminal.
 uml_start()
 {
-	local name=$1 seconds=$2 dir=$tmp/$1
+	local name=$1 seconds=$2 dir=$tmp/$1 memory=/dev/shm
 	shift 2
 	guest_dir "$name"
-	TMPDIR=/dev/shm spawn "$name" timeout -k 1 "$seconds" \
+	roomy_shm || memory=$tmp
+	TMPDIR=$memory spawn "$name" timeout -k 1 "$seconds" \
 		"$uml" mem="${guest_memory:-96M}" initrd="$initramfs" hostdir="$dir" uml_dir="$dir/uml" \
 		con=null con0=null,fd:1 ssl=null random.trust_cpu=on "$@"
 }
