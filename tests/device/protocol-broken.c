@@ -258,9 +258,10 @@ static void table_loop(struct fe_queue *q)
 
 static void table_next(struct fe_queue *q)
 {
-	struct table t = indirect(q, 3);
+	struct table t = indirect(q, 4);
 
-	((struct vring_desc *)t.entries)[1].next = 3;
+	/* what lies behind the table would do */
+	set_table(q, &t, fe_gpa(q->fe, t.entries), 48);
 }
 
 static void table_and_next(struct fe_queue *q)

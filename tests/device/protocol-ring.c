@@ -309,7 +309,11 @@ static void without_kick_fd(const struct fe_mode *m)
 	q->nofd_kick = false;
 	fe_queue_send(q, fe_queue_stop(q));
 	rng_traffic(q, 300);
-	CHECK(q->kicks > 0);
+	/* a back-end that is busy asks for none, but it goes to sleep sooner or later */
+	while (!q->kicks) {
+		fe_barrier(&fe);
+		rng_works(q);
+	}
 	fe_end(&fe);
 }
 
@@ -626,7 +630,9 @@ static void inband(const struct fe_mode *m)
 	q = fe_queue_up(&fe, 0, 16);
 	rng_works(q);
 	rng_traffic(q, 300);
-	CHECK(q->calls > 0);
+	/* a fast device may have been done before we slept, but it has called */
+	if (!q->calls)
+		CHECK(fe_back_serve(&fe, fe_limit_ms));
 	CHECK(q->kicks > 0);
 	fe_queue_send(q, fe_queue_stop(q));
 	rng_works(q);
