@@ -261,6 +261,7 @@ static void table_next(struct fe_queue *q)
 	struct table t = indirect(q, 4);
 
 	/* what lies behind the table would do */
+	((struct vring_desc *)t.entries)[0].next = 3;
 	set_table(q, &t, fe_gpa(q->fe, t.entries), 48);
 }
 
