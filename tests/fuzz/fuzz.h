@@ -72,7 +72,8 @@ struct seed {
 
 static inline void seed_put(struct seed *s, const void *data, size_t n)
 {
-	memcpy(s->bytes + s->n, data, n);
+	if (n)
+		memcpy(s->bytes + s->n, data, n);
 	s->n += n;
 }
 

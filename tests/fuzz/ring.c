@@ -9,6 +9,7 @@
  */
 #include "fuzz.h"
 
+#include <fcntl.h>
 #include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -62,6 +63,8 @@ enum {
 	OP_LOG,
 	OP_ADDRESS,
 	OP_WAKE,
+	OP_UNPOP,
+	OP_POP,
 	OPS
 };
 
@@ -82,6 +85,7 @@ static struct {
 	unsigned nheld;
 	uint64_t pops, pushed; /* pushed: age of the youngest buffer that was pushed, plus one */
 	int kick[2];	       /* pipe: the queue's end, ours */
+	int call[2];	       /* pipe: ours, the queue's end */
 	bool rested;
 	uint16_t avail_idx, packed_next;
 	bool packed_wrap;
@@ -162,12 +166,36 @@ static void device_ready(struct backend *b, struct virtqueue *q)
 	}
 }
 
-/* Returns some of the youngest buffers, as long as no younger one was pushed. */
+static void device_unpop(unsigned i)
+{
+	struct element *e = f.held[i].e;
+
+	memmove(&f.held[i], &f.held[i + 1], (--f.nheld - i) * sizeof(f.held[0]));
+	virtqueue_unpop(e);
+}
+
+/* Returns buffers, any of them: those with younger ones pushed come back to the driver empty. */
 static void device_stop(struct virtqueue *q)
 {
 	(void)q;
-	while (f.nheld > 0 && f.held[f.nheld - 1].age >= f.pushed && input_u8(&f.in) % 2)
-		virtqueue_unpop(f.held[--f.nheld].e);
+	while (f.nheld > 0) {
+		uint8_t which = input_u8(&f.in);
+
+		if (which % 2 == 0)
+			return;
+		device_unpop(which / 2u % f.nheld);
+	}
+}
+
+/* Returns some of the youngest buffers in any order, as long as no younger one was pushed. */
+static void device_change_mind(void)
+{
+	unsigned n = 1 + input_u8(&f.in) % 4, from = f.nheld > n ? f.nheld - n : 0;
+
+	while (from < f.nheld && f.held[from].age < f.pushed)
+		from++;
+	while (from < f.nheld)
+		device_unpop(from + input_u8(&f.in) % (f.nheld - from));
 }
 
 static int device_start(struct virtqueue *q)
@@ -178,17 +206,18 @@ static int device_start(struct virtqueue *q)
 
 static const struct queue_spec spec = {.name = "fuzz", .ready = device_ready, .req_size = 24};
 
-static void turn_ends(struct task *t)
+static void turn_ends(struct post *p)
 {
-	(void)t;
+	(void)p;
 	loop_stop(f.loop);
 }
 
+/* One in which the loop goes to sleep, so that the pollers arm the rings. */
 static void turn(void)
 {
-	static struct task task = {.run = turn_ends};
+	static struct post post = {.run = turn_ends};
 
-	loop_again(f.loop, &task);
+	loop_post(f.loop, &post);
 	loop_run(f.loop);
 }
 
@@ -388,6 +417,14 @@ static void run_op(uint8_t op, uint8_t with)
 	case OP_ADDRESS:
 		op_address();
 		break;
+	case OP_UNPOP:
+		if (f.q->phase == VRING_RUNNING)
+			device_change_mind();
+		break;
+	case OP_POP: /* on its own account */
+		if (f.q->phase == VRING_RUNNING)
+			device_ready(&f.backend, f.q);
+		break;
 	default:
 		virtqueue_wake(f.q);
 		turn();
@@ -462,13 +499,14 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	memset(f.memory, 0, MEMORY_SIZE);
 	memset(f.inflight, 0, INFLIGHT_SIZE);
 	with = input_u8(&f.in);
-	if (with & WITH_INFLIGHT && input_u8(&f.in) % 2)
-		input_bytes(&f.in, f.inflight, input_u8(&f.in));
+	if (with & WITH_INFLIGHT)
+		input_bytes(&f.in, f.inflight, input_u16(&f.in) % INFLIGHT_SIZE);
 	require(virtqueue_new(&f.q, &f.backend, &spec, 0, 16, f.loop, f.loop) == 0, "a queue");
 	queue_configure(f.q, with);
 	if (with & WITH_KICK_FD) {
-		require(pipe(f.kick) == 0, "a pipe");
+		require(pipe2(f.kick, O_NONBLOCK) == 0 && pipe2(f.call, O_NONBLOCK) == 0, "pipes");
 		virtqueue_set_kick(f.q, &f.kick[0], with & WITH_POLLING);
+		virtqueue_set_call(f.q, &f.call[1]);
 	}
 	queue_start(with);
 	while (input_left(&f.in) > 0)
@@ -476,8 +514,10 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	queue_stop();
 	virtqueue_free(f.q);
 	turn();
-	if (with & WITH_KICK_FD)
+	if (with & WITH_KICK_FD) {
 		close(f.kick[1]);
+		close(f.call[0]);
+	}
 	return 0;
 }
 
@@ -490,7 +530,7 @@ static void seed_begin(struct seed *s, uint8_t with, uint8_t num)
 	s->n = 0;
 	seed_u8(s, with);
 	if (with & WITH_INFLIGHT)
-		seed_u8(s, 0);
+		seed_u16(s, 0);
 	seed_u8(s, (uint8_t)(num - 1));
 	seed_u32(s, with & WITH_PACKED ? 0x80008000 : 0);
 }
@@ -588,6 +628,53 @@ static void seed_resubmit(struct seed *s, uint8_t with)
 	seed_put(s, "\7\x0a\7\x0a\4", 5); /* unpop, OP_WAKE, unpop, OP_WAKE, hold */
 }
 
+/* The area that a killed process left: two buffers in flight, maybe in the middle of giving one back. */
+static void seed_killed_split(struct seed *s, bool publishing)
+{
+	seed_u8(s, WITH_INFLIGHT);
+	seed_u16(s, 16 + 16 * 16);
+	seed_u64(s, 0);
+	seed_u16(s, 1);
+	seed_u16(s, 16);
+	seed_u16(s, 3); /* last batch head */
+	seed_u16(s, publishing ? UINT16_MAX : 0);
+	for (unsigned i = 0; i < 16; i++) {
+		seed_u64(s, i == 3 || i == 5); /* in flight */
+		seed_u64(s, i);		       /* counter */
+	}
+	seed_u8(s, 15);
+	seed_u32(s, 2); /* what the driver has made available */
+}
+
+static void seed_killed_packed(struct seed *s, bool publishing)
+{
+	seed_u8(s, WITH_PACKED | WITH_INFLIGHT);
+	seed_u16(s, 32 + 16 * 32);
+	seed_u64(s, 0);
+	seed_u16(s, 1);
+	seed_u16(s, 16);
+	seed_u16(s, 2); /* free head, old free head */
+	seed_u16(s, 2);
+	seed_u16(s, publishing ? 1 : 0); /* used index, old one */
+	seed_u16(s, 0);
+	seed_u16(s, 0x0101); /* their wrap counters */
+	seed_u16(s, 0);
+	seed_u64(s, 0);
+	for (unsigned i = 0; i < 16; i++) {
+		seed_u16(s, i < 2);		/* in flight */
+		seed_u16(s, (uint16_t)(i + 1)); /* next */
+		seed_u16(s, (uint16_t)i);	/* last */
+		seed_u16(s, 1);			/* num */
+		seed_u64(s, i);			/* counter */
+		seed_u16(s, (uint16_t)i);	/* id */
+		seed_u16(s, 2);			/* flags: writable */
+		seed_u32(s, 100);
+		seed_u64(s, DATA);
+	}
+	seed_u8(s, 15);
+	seed_u32(s, 0x80008000);
+}
+
 static void seed_changes(struct seed *s)
 {
 	static const uint8_t ops[] = {
@@ -635,4 +722,17 @@ void fuzz_seeds(void (*emit)(const char *name, const void *data, size_t size))
 	emit("split-resubmit", s.bytes, s.n);
 	seed_resubmit(&s, WITH_PACKED);
 	emit("packed-resubmit", s.bytes, s.n);
+	for (unsigned i = 0; i < 4; i++) {
+		static const char *const names[] = {"split-killed", "split-killed-publishing",
+			"packed-killed", "packed-killed-publishing"};
+
+		s.n = 0;
+		if (i < 2)
+			seed_killed_split(&s, i % 2);
+		else
+			seed_killed_packed(&s, i % 2);
+		seed_kick(&s, 2, 0);
+		seed_traffic(&s, i < 2 ? 0 : WITH_PACKED);
+		emit(names[i], s.bytes, s.n);
+	}
 }
