@@ -294,6 +294,7 @@ void session_memory_free(struct session *s)
 	postcopy_end(&s->postcopy);
 	s->host->memory_generation++;
 	guestmem_unref(s->mem);
+	s->mem = NULL;
 	dirtylog_unref(s->log);
 	inflight_unmap(&s->inflight);
 }

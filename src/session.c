@@ -556,10 +556,10 @@ static void end_rested(struct session *s)
 		if (host->queues[i])
 			virtqueue_reset(host->queues[i], false);
 	loop_cancel(s->b->loop, &s->rest_task);
-	session_memory_free(s);
 	s->b->features = 0;
-	if (s->b->dev->reset)
+	if (s->b->dev->reset) /* which may still look at guest memory */
 		s->b->dev->reset(s->b);
+	session_memory_free(s);
 	free(s);
 	host->session = NULL;
 	host->ended(host, orderly);
