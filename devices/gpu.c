@@ -11,7 +11,7 @@
  *
  * A driver that begins anew, after a reboot or a reset, or with a ring set up from its start, finds nothing of what it had.
  */
-#include "gpu.h"
+#include "gpu-display.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -135,23 +135,24 @@ void gpu_answer_edid(struct gpu *g, struct gpu_request *r, const struct gpu_mode
 
 unsigned gpu_num_scanouts(const struct gpu *g)
 {
-	return g->nmodes;
+	return gpu_display_attached(g->display) ? GPU_SCANOUTS : g->nmodes;
 }
 
 void gpu_scanout_damaged(struct gpu *g, unsigned scanout, const struct gpu_rect *r)
 {
-	(void)r;
+	gpu_display_damage(g->display, scanout, r);
 	gpu_shot_dirty(g->shot, scanout);
 }
 
 void gpu_scanout_changed(struct gpu *g, unsigned scanout)
 {
+	gpu_display_scanout(g->display, scanout);
 	gpu_shot_dirty(g->shot, scanout);
 }
 
 void gpu_cursor_changed(struct gpu *g, unsigned scanout, enum gpu_cursor_change what)
 {
-	(void)what;
+	gpu_display_cursor(g->display, scanout, what);
 	gpu_shot_dirty(g->shot, scanout);
 }
 
@@ -160,7 +161,10 @@ void gpu_cursor_changed(struct gpu *g, unsigned scanout, enum gpu_cursor_change 
 static uint32_t cmd_display_info(struct gpu *g, struct gpu_request *r, const union gpu_command *c)
 {
 	(void)c;
-	gpu_answer_display_info(g, r);
+	if (gpu_display_attached(g->display))
+		gpu_display_ask(g->display, r);
+	else
+		gpu_answer_display_info(g, r);
 	return GPU_HELD;
 }
 
@@ -169,7 +173,10 @@ static uint32_t cmd_edid(struct gpu *g, struct gpu_request *r, const union gpu_c
 	r->arg = le32toh(c->edid.scanout);
 	if (r->arg >= gpu_num_scanouts(g))
 		return VIRTIO_GPU_RESP_ERR_INVALID_SCANOUT_ID;
-	gpu_answer_edid(g, r, &g->mode[r->arg]);
+	if (gpu_display_attached(g->display))
+		gpu_display_ask(g->display, r);
+	else
+		gpu_answer_edid(g, r, &g->mode[r->arg]);
 	return GPU_HELD;
 }
 
@@ -292,6 +299,27 @@ static int gpu_start(struct backend *b, struct virtqueue *q)
 	return 0;
 }
 
+static void gpu_stop(struct backend *b, struct virtqueue *q)
+{
+	struct gpu *g = b->state;
+
+	if (virtqueue_index(q) == CONTROL)
+		gpu_display_give_up(g->display);
+}
+
+static int gpu_request(struct backend *b, struct request *r)
+{
+	struct gpu *g = b->state;
+	int err;
+
+	if (r->type != REQUEST_GPU_SOCKET)
+		return -ENOTSUP;
+	err = gpu_display_attach(g->display, r->fd);
+	if (!err)
+		r->fd = -1;
+	return err;
+}
+
 static void gpu_config_write(struct backend *b, size_t off, const void *data, size_t len)
 {
 	struct virtio_gpu_config *config = (void *)b->config;
@@ -334,6 +362,11 @@ static int gpu_open(struct backend *b)
 		err = gpu_shot_open(g, g->screenshot_dir, g->screenshot_ms, &g->shot);
 	if (err)
 		return err;
+	g->display = gpu_display_new(g);
+	if (!g->display) {
+		gpu_shot_close(g->shot);
+		return log_errno(ENOMEM, "gpu");
+	}
 	config->num_scanouts = htole32(g->nmodes);
 	return 0;
 }
@@ -343,6 +376,7 @@ static void gpu_close(struct backend *b)
 	struct gpu *g = b->state;
 
 	gpu_reset(b);
+	gpu_display_free(g->display);
 	gpu_shot_close(g->shot);
 }
 
@@ -374,6 +408,8 @@ const struct device device_gpu = {
 	.open = gpu_open,
 	.close = gpu_close,
 	.start = gpu_start,
+	.stop = gpu_stop,
 	.reset = gpu_reset,
 	.config_write = gpu_config_write,
+	.request = gpu_request,
 };

@@ -8,7 +8,7 @@
  *	gpu-3d.c         3D commands, by virglrenderer
  *	gpu-edid.c       the monitor that a guest sees
  *	gpu-pixel.c      pixel formats, by pixman
- *	gpu-display.c    the display protocol of vhost-user-gpu, gpu-dmabuf.c its zero-copy part
+ *	gpu-display.c    the display protocol of vhost-user-gpu
  *	gpu-shot.c       screenshots
  */
 #ifndef GPU_H
@@ -190,6 +190,7 @@ struct gpu {
 	uint64_t hostmem;	     /* bytes charged */
 	struct gpu_scanout scanout[GPU_SCANOUTS];
 	struct gpu_shot *shot;
+	struct gpu_display *display;
 };
 
 enum { GPU_HELD = 0 }; /* instead of a response type: the answer comes later, or has come */
