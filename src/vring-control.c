@@ -159,8 +159,13 @@ int virtqueue_start(struct virtqueue *q, struct guestmem *mem, struct dirtylog *
 {
 	struct start_call c = {.q = q, .mem = mem, .log = log};
 
+	if (inflight && inflight_num < q->num) { /* half a list would be worse than none */
+		log_warn("queue %u: the in-flight area has room for %u of %" PRIu32 " descriptors, it is not used",
+			q->index, inflight_num, q->num);
+		inflight = NULL;
+	}
 	q->inflight = inflight;
-	q->inflight_num = inflight ? MIN(inflight_num, q->num) : 0;
+	q->inflight_num = inflight ? q->num : 0;
 	loop_call(q->loop, start_call, &c);
 	return c.err;
 }

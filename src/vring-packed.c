@@ -10,7 +10,9 @@
  * overwrite what we took, the area holds copies of all descriptors that are out, chained from the entry of
  * their head, and a list of free entries. What a pop takes from the list counts only once old_free_head
  * follows free_head; what a publish returns counts only once old_* follow; recovery commits or rolls back by
- * looking whether the first used descriptor of the last batch reached the ring.
+ * looking whether the first used descriptor of the last batch reached the ring. A mark of an entry that is on the free
+ * list does not count. What differs from the order that the protocol's text suggests: positions and wrap counters are
+ * written in one store, a recovery takes back the used descriptors of a batch that did not become visible.
  */
 #include "vring.h"
 
@@ -30,10 +32,7 @@ enum {
 	AREA_DESC_NUM = 10,
 	AREA_FREE = 12,
 	AREA_OLD_FREE = 14,
-	AREA_USED = 16,
-	AREA_OLD_USED = 18,
-	AREA_WRAP = 20,
-	AREA_OLD_WRAP = 21,
+	AREA_PLACES = 16, /* u16 used, u16 old_used, u8 used_wrap, u8 old_used_wrap, 2 bytes of nothing */
 	AREA_DESC = 32,
 };
 enum {
@@ -65,14 +64,29 @@ static inline uint8_t *entry(const struct virtqueue *q, unsigned i)
 	return (uint8_t *)q->inflight + AREA_DESC + i * (size_t)ENTRY_SIZE;
 }
 
-static inline void area_set8(struct virtqueue *q, unsigned off, uint8_t v)
+struct place { /* in the ring */
+	uint16_t pos;
+	bool wrap;
+};
+
+/* All in one store: a position with the other's wrap counter would mean another lap. */
+static void area_set_places(struct virtqueue *q, struct place used, struct place old)
 {
-	__atomic_store_n((uint8_t *)q->inflight + off, v, __ATOMIC_RELAXED);
+	le64_store((uint8_t *)q->inflight + AREA_PLACES,
+		used.pos | (uint64_t)old.pos << 16 | (uint64_t)used.wrap << 32 | (uint64_t)old.wrap << 40);
 }
 
-static inline uint8_t area_get8(const struct virtqueue *q, unsigned off)
+static void area_places(const struct virtqueue *q, struct place *used, struct place *old)
 {
-	return __atomic_load_n((uint8_t *)q->inflight + off, __ATOMIC_RELAXED);
+	uint64_t v = le64_load((const uint8_t *)q->inflight + AREA_PLACES);
+
+	*used = (struct place){.pos = (uint16_t)v, .wrap = v >> 32 & 1};
+	*old = (struct place){.pos = (uint16_t)(v >> 16), .wrap = v >> 40 & 1};
+}
+
+static inline struct place next_used(const struct virtqueue *q)
+{
+	return (struct place){.pos = q->packed_.next_used, .wrap = q->packed_.used_wrap};
 }
 
 static inline void advance(const struct virtqueue *q, uint16_t *pos, bool *wrap, unsigned n)
@@ -234,10 +248,11 @@ static struct vring_slot *packed_pop(struct virtqueue *q)
 	return s;
 broken:
 	if (tracked && !first) { /* its entries are all at the old front of the free list */
-		__atomic_store_n(entry(q, s->entry) + ENTRY_INFLIGHT, 0, __ATOMIC_RELAXED);
 		q->packed_.free_head = s->entry;
-		le16_store((uint8_t *)q->inflight + AREA_FREE, s->entry);
 		le16_store((uint8_t *)q->inflight + AREA_OLD_FREE, s->entry);
+		store_order();
+		le16_store((uint8_t *)q->inflight + AREA_FREE, s->entry);
+		__atomic_store_n(entry(q, s->entry) + ENTRY_INFLIGHT, 0, __ATOMIC_RELAXED);
 	}
 	return s;
 }
@@ -250,7 +265,7 @@ static struct vring_slot *packed_resubmit(struct virtqueue *q)
 	if (!s)
 		return NULL;
 	s->entry = (uint16_t)head;
-	s->ndesc = le16_load(entry(q, head) + ENTRY_NUM);
+	s->ndesc = q->packed_.chain_num[head];
 	for (n = 0; n < s->ndesc && i < q->inflight_num; n++) {
 		uint8_t *e = entry(q, i);
 		struct desc d = {.addr = le64_load(e + ENTRY_ADDR),
@@ -277,10 +292,12 @@ static void packed_rewind(struct virtqueue *q, const struct vring_slot *s)
 	q->packed_.outstanding -= s->ndesc;
 	if (!s->tracked)
 		return;
-	__atomic_store_n(entry(q, s->entry) + ENTRY_INFLIGHT, 0, __ATOMIC_RELAXED);
-	store_order();
+	/* a mark on the free list counts no more; the other way round the entries would be nowhere */
 	untrack(q, s);
 	le16_store((uint8_t *)q->inflight + AREA_OLD_FREE, s->entry);
+	store_order();
+	__atomic_store_n(entry(q, s->entry) + ENTRY_INFLIGHT, 0, __ATOMIC_RELAXED);
+	store_order();
 }
 
 /* Notification */
@@ -335,13 +352,14 @@ static void packed_commit(struct virtqueue *q, struct vring_slot **slots, unsign
 			__atomic_store_n(entry(q, slots[i]->entry) + ENTRY_INFLIGHT, 0, __ATOMIC_RELAXED);
 	store_order();
 	le16_store(area + AREA_OLD_FREE, q->packed_.free_head);
-	le16_store(area + AREA_OLD_USED, q->packed_.next_used);
-	area_set8(q, AREA_OLD_WRAP, q->packed_.used_wrap);
+	store_order();
+	area_set_places(q, next_used(q), next_used(q));
 }
 
 static void packed_publish(struct virtqueue *q, struct vring_slot **slots, unsigned n)
 {
 	uint8_t *area = q->inflight, *first = q->packed_.ring + 16 * (size_t)q->packed_.next_used;
+	struct place old = next_used(q);
 	uint16_t first_flags = 0;
 	unsigned i;
 
@@ -366,8 +384,7 @@ static void packed_publish(struct virtqueue *q, struct vring_slot **slots, unsig
 		q->packed_.outstanding -= s->ndesc;
 	}
 	if (area) {
-		le16_store(area + AREA_USED, q->packed_.next_used);
-		area_set8(q, AREA_WRAP, q->packed_.used_wrap);
+		area_set_places(q, next_used(q), old);
 		store_order();
 	}
 	le16_store_release(first + 14, first_flags);
@@ -390,44 +407,62 @@ static void area_init(struct virtqueue *q)
 	}
 	q->packed_.free_head = 0;
 	le16_store(area + AREA_DESC_NUM, (uint16_t)q->inflight_num);
-	le16_store(area + AREA_USED, q->packed_.next_used);
-	le16_store(area + AREA_OLD_USED, q->packed_.next_used);
-	area_set8(q, AREA_WRAP, q->packed_.used_wrap);
-	area_set8(q, AREA_OLD_WRAP, q->packed_.used_wrap);
+	area_set_places(q, next_used(q), next_used(q));
 	store_order();
 	le16_store(area + AREA_VERSION, 1);
+}
+
+static inline bool desc_used(uint16_t flags, bool wrap)
+{
+	return !!(flags & DESC_AVAIL) == wrap && !!(flags & DESC_USED) == wrap;
 }
 
 /* Commits or rolls back what the last process was in the middle of. */
 static int area_settle(struct virtqueue *q)
 {
 	uint8_t *area = q->inflight;
-	uint16_t used = le16_load(area + AREA_USED), old = le16_load(area + AREA_OLD_USED);
-	uint8_t wrap = area_get8(q, AREA_WRAP) & 1, old_wrap = area_get8(q, AREA_OLD_WRAP) & 1;
 	uint16_t free = le16_load(area + AREA_OLD_FREE);
+	struct place used, old;
 
-	if (used >= q->num || old >= q->num)
+	area_places(q, &used, &old);
+	if (used.pos >= q->num || old.pos >= q->num)
 		return -EINVAL;
-	if (used != old || wrap != old_wrap) {
-		uint16_t flags = le16_load_acquire(q->packed_.ring + 16 * (size_t)old + 14);
+	if (used.pos != old.pos || used.wrap != old.wrap) {
+		uint16_t flags = le16_load_acquire(q->packed_.ring + 16 * (size_t)old.pos + 14);
 
-		if (!!(flags & DESC_AVAIL) == old_wrap && !!(flags & DESC_USED) == old_wrap) {
+		if (desc_used(flags, old.wrap)) {
 			old = used;
-			old_wrap = wrap;
 			free = le16_load(area + AREA_FREE);
 		}
 	}
 	le16_store(area + AREA_OLD_FREE, free);
-	le16_store(area + AREA_OLD_USED, old);
-	area_set8(q, AREA_OLD_WRAP, old_wrap);
+	store_order();
+	area_set_places(q, old, old);
 	store_order();
 	le16_store(area + AREA_FREE, free);
-	le16_store(area + AREA_USED, old);
-	area_set8(q, AREA_WRAP, old_wrap);
 	q->packed_.free_head = free;
-	q->packed_.next_used = old;
-	q->packed_.used_wrap = old_wrap;
+	q->packed_.next_used = old.pos;
+	q->packed_.used_wrap = old.wrap;
 	return 0;
+}
+
+/*
+ * The last process may have died after all descriptors of a batch were written but the first. The driver must not see
+ * them when we write that first one, so they get the flags of available ones again.
+ */
+static void ring_settle(struct virtqueue *q, unsigned n)
+{
+	struct place at = next_used(q);
+
+	while (n--) {
+		size_t off = 16 * (size_t)at.pos + 14;
+
+		if (desc_used(le16_load(q->packed_.ring + off), at.wrap)) {
+			le16_store(q->packed_.ring + off, at.wrap ? DESC_AVAIL : DESC_USED);
+			vring_log(q, q->packed_.ring_gpa + off, 2);
+		}
+		advance(q, &at.pos, &at.wrap, 1);
+	}
 }
 
 /* Copies a list of the area, marking its entries as seen; -EINVAL when it leaves the area or meets a seen
@@ -483,6 +518,7 @@ static int packed_recover(struct virtqueue *q)
 			continue;
 		if (!num || area_walk(q, seen, i, num, &last))
 			return -EINVAL;
+		q->packed_.chain_num[i] = (uint16_t)num;
 		total += num;
 		list[n++] = (struct marked){.counter = le64_load(e + ENTRY_COUNTER), .entry = (uint16_t)i};
 	}
@@ -497,6 +533,7 @@ static int packed_recover(struct virtqueue *q)
 	q->packed_.next_avail = q->packed_.next_used;
 	q->packed_.avail_wrap = q->packed_.used_wrap;
 	advance(q, &q->packed_.next_avail, &q->packed_.avail_wrap, total);
+	ring_settle(q, total);
 	if (n)
 		log_info("queue %u: %u buffers were in flight and are taken again", q->index, n);
 	return 0;
@@ -516,7 +553,8 @@ static int packed_begin(struct virtqueue *q)
 		return -EINVAL;
 	q->packed_.free_slots = calloc(q->num, sizeof(uint16_t));
 	q->packed_.free_next = calloc(q->inflight_num + 1, sizeof(uint16_t));
-	if (!q->packed_.free_slots || !q->packed_.free_next)
+	q->packed_.chain_num = calloc(q->inflight_num + 1, sizeof(uint16_t));
+	if (!q->packed_.free_slots || !q->packed_.free_next || !q->packed_.chain_num)
 		return -ENOMEM;
 	for (i = 0; i < q->num; i++)
 		q->packed_.free_slots[q->packed_.nfree++] = (uint16_t)(q->num - 1 - i);

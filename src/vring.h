@@ -256,7 +256,10 @@ void virtqueue_free(struct virtqueue *q);
 /* Forgets ring state and fds; the queue must rest. keep_err: RESET_DEVICE keeps the error fd and the call fd.
  */
 void virtqueue_reset(struct virtqueue *q, bool keep_fds);
-/* Runs the queue. inflight: its part of the area or NULL. 0 or -errno (logged): then it still rests. */
+/*
+ * Runs the queue. inflight: its part of the area or NULL; with room for fewer descriptors than the ring has it is not
+ * used. 0 or -errno (logged): then it still rests.
+ */
 int virtqueue_start(struct virtqueue *q, struct guestmem *mem, struct dirtylog *log, void *inflight,
 	unsigned inflight_num);
 /*

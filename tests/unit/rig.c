@@ -130,7 +130,7 @@ static void map_memory(struct rig *r)
 	}
 }
 
-static void make_queue(struct rig *r)
+void rig_queue_make(struct rig *r)
 {
 	struct virtqueue *q;
 	int fd;
@@ -150,7 +150,7 @@ static void make_queue(struct rig *r)
 		.used = RIG_UADDR + r->addr[2],
 		.log = RIG_GPA + r->addr[2],
 		.log_used = true};
-	fd = dup(r->kick);
+	fd = r->mode.no_kick ? -1 : dup(r->kick);
 	CHECK_EQ(virtqueue_set_kick(q, &fd, false), 0);
 	fd = dup(r->call);
 	virtqueue_set_call(q, &fd);
@@ -189,7 +189,7 @@ void rig_prepare(struct rig *r, const struct rig_mode *mode)
 	r->req = calloc(mode->num, sizeof(*r->req));
 	r->held = calloc(mode->num, sizeof(*r->held));
 	CHECK(r->req && r->held);
-	make_queue(r);
+	rig_queue_make(r);
 }
 
 int rig_start(struct rig *r)
@@ -298,11 +298,16 @@ static void fill(struct rig *r, unsigned i, struct rig_request q)
 
 static int add(struct rig *r, struct rig_request q, unsigned nrd, unsigned nwr, bool indirect)
 {
-	struct vring_driver_buf *bufs = calloc(nrd + nwr, sizeof(*bufs));
-	unsigned i = free_request(r);
-	uint64_t table = chunk(r, i) + ALIGN_UP(q.rd + q.wr, 16u);
+	struct vring_driver_buf *bufs;
+	uint64_t table;
+	unsigned i;
 	int err;
 
+	if (r->d.nfree < (indirect ? 1 : nrd + nwr))
+		return -ENOSPC;
+	bufs = calloc(nrd + nwr, sizeof(*bufs));
+	i = free_request(r);
+	table = chunk(r, i) + ALIGN_UP(q.rd + q.wr, 16u);
 	CHECK(bufs && q.rd >= RIG_HEADER && q.rd + q.wr <= r->mode.chunk);
 	cut(bufs, chunk(r, i), q.rd, nrd, false);
 	cut(bufs + nrd, chunk(r, i) + q.rd, q.wr, nwr, true);
@@ -351,6 +356,16 @@ bool rig_publish(struct rig *r)
 	if (kick)
 		CHECK_EQ(write(r->kick, &one, sizeof(one)), sizeof(one));
 	return kick;
+}
+
+unsigned rig_index(const struct rig *r, uint32_t tag)
+{
+	unsigned i;
+
+	for (i = 0; i < r->mode.num; i++)
+		if (r->req[i].busy && r->req[i].tag == tag)
+			return i;
+	FAIL("request %u is not at the device", tag);
 }
 
 static void check_answer(const struct rig *r, unsigned i, uint32_t len)

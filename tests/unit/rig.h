@@ -26,6 +26,7 @@ struct rig_mode {
 	size_t req_size;
 	uint32_t chunk; /* bytes of a request's buffers; 0: 256 */
 	bool tracked;	/* with an in-flight area */
+	bool no_kick; /* no descriptor for kicks: nothing of the queue is on the loop's epoll, which forks share */
 	uint64_t features;
 };
 
@@ -73,6 +74,8 @@ void rig_open(struct rig *r, const struct rig_mode *mode);
 /* Everything but the start. */
 void rig_prepare(struct rig *r, const struct rig_mode *mode);
 int rig_start(struct rig *r);
+/* A queue that rests, as rig_prepare() makes it; the one before is the caller's to free. */
+void rig_queue_make(struct rig *r);
 /* Stops (if it runs) and frees. */
 void rig_close(struct rig *r);
 void rig_stop(struct rig *r, bool discard);
@@ -89,6 +92,8 @@ uint32_t rig_add_small(struct rig *r);
 bool rig_publish(struct rig *r);
 /* Gets what was used, checked; how many. tags: their tags in order, or NULL. */
 unsigned rig_collect(struct rig *r, uint32_t *tags, unsigned max);
+/* Index of the request with that tag, which the device has. */
+unsigned rig_index(const struct rig *r, uint32_t tag);
 /* Signals since the last look. */
 uint64_t rig_signals(int fd);
 

@@ -89,9 +89,9 @@ static void budget(const struct rig_mode *m)
 	struct rig r;
 
 	rig_open(&r, m);
-	rig_turn(&r);
 	r.device = budget_device;
 	r.user = &per_turn;
+	rig_turn(&r);
 	add_many(&r, 150);
 	CHECK(rig_publish(&r));
 	rig_turn(&r);
@@ -120,8 +120,8 @@ static void wake(const struct rig_mode *m)
 	unsigned i;
 
 	rig_open(&r, m);
-	rig_turn(&r);
 	r.device = pops_one;
+	rig_turn(&r);
 	add_many(&r, 10);
 	CHECK(rig_publish(&r));
 	for (i = 0; i < 10; i++) {
