@@ -320,7 +320,7 @@ static void source_room(struct input_host *h)
 {
 	struct input_source *s = source_of(h);
 
-	if (s->watch.fd < 0 && may_take(s))
+	if (s->fd >= 0 && s->watch.fd < 0 && may_take(s))
 		go_on(s);
 }
 

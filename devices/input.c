@@ -155,8 +155,9 @@ static void status_ready(struct backend *b, struct virtqueue *q)
 static void host_news(struct input_host *h)
 {
 	struct input *in = h->owner;
+	struct input_ev ev;
 
-	if (in->events)
+	if (in->events && input_backlog_peek(&in->backlog, &ev))
 		virtqueue_wake(in->events);
 }
 
