@@ -218,6 +218,7 @@ void vring_drain_finish(struct virtqueue *q)
 	if (q->nunpopped)
 		unpopped_settle(q);
 	if (!q->discard) {
+		q->ops->arm(q); /* whoever goes on may be started by a kick */
 		q->base = q->rest_base = q->ops->base(q);
 		q->has_rested = true;
 	}
