@@ -260,11 +260,11 @@ static void bad_ranges(const struct fe_mode *m)
 		{UINT64_C(1) << 55, 512},
 		{UINT64_C(1) << 63, 512},
 	};
-	uint8_t *data, *zero;
+	static const uint8_t zero[2048];
+	uint8_t *data;
 
 	start(m, NULL);
 	data = guest(2048);
-	zero = calloc(1, 2048);
 	for (unsigned i = 0; i < ARRAY_SIZE(bad); i++) {
 		memset(data, 0x55, 2048);
 		answers(ask(VIRTIO_BLK_T_IN, bad[i].sector, data, bad[i].len, true), VIRTIO_BLK_S_IOERR);
