@@ -5,7 +5,7 @@
  * First try: a plain call in the loop that does not wait, preadv2(RWF_NOWAIT). What the page cache holds is copied for
  * the price of a system call, which no asynchronous interface comes near. When the file is hardly cached, the tries
  * become rare. Buffered writes go the same way where the file system knows NOWAIT for them; where it does not (ext4),
- * the call may wait, so it is timed, and after a slow one the lane stays asynchronous for a while, which grows.
+ * the call may wait, so it is timed, and after slow ones the lane stays asynchronous for a while, which grows.
  *
  * Whatever would block goes to io_uring, all of a turn in one batch, or to the job pool. A job also does what io_uring
  * has no operation for: discards, zeroes and what O_DIRECT can't do because an offset is not aligned. Guest buffers that
@@ -22,6 +22,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
+#include <sys/resource.h>
 
 #include "util.h"
 
@@ -32,6 +33,7 @@
 #define SLOW_NS	     500000u /* a write that waits; plus a nanosecond a byte */
 #define BACKOFF_MIN  10000000u
 #define BACKOFF_MAX  1000000000u
+#define SUSPICIONS   32u
 
 enum write_mode { WRITE_NOWAIT, WRITE_TIMED, WRITE_ASYNC };
 
@@ -48,6 +50,7 @@ struct file_lane {
 	unsigned misses, skipped; /* reads that were not cached; tries left out since */
 	enum write_mode write_mode;
 	uint64_t write_again, backoff; /* ns */
+	unsigned suspicion;	       /* writes still to be watched */
 
 	struct bounce *bounces;
 	unsigned bounces_made;
@@ -388,21 +391,40 @@ static ssize_t read_now(struct file_lane *l, const struct disk_io *io, const str
 	return n;
 }
 
+/* How often this thread went to sleep. */
+static long sleeps(void)
+{
+	struct rusage u;
+
+	return getrusage(RUSAGE_THREAD, &u) < 0 ? 0 : u.ru_nvcsw;
+}
+
+/*
+ * A slow write may only have lost the processor to somebody else. So the first one makes us suspicious, and among the
+ * next ones a slow one that slept is what turns the lane asynchronous.
+ */
 static ssize_t write_timed(struct file_lane *l, const struct disk_io *io, const struct step *s)
 {
 	uint64_t start = time_ns(), took;
+	long slept = 0;
 	ssize_t n;
 
 	if (start < l->write_again)
 		return -EAGAIN;
+	if (l->suspicion > 0)
+		slept = sleeps();
 	n = step_run(io, s, 0);
 	took = time_ns() - start;
 	if (took <= SLOW_NS + io->len) {
-		l->backoff = BACKOFF_MIN;
-		return n;
+		if (l->suspicion > 0 && --l->suspicion == 0)
+			l->backoff = BACKOFF_MIN;
+	} else if (l->suspicion == 0) {
+		l->suspicion = SUSPICIONS;
+	} else if (sleeps() != slept) {
+		l->suspicion = SUSPICIONS;
+		l->write_again = start + took + l->backoff;
+		l->backoff = MIN(l->backoff * 2, BACKOFF_MAX);
 	}
-	l->write_again = start + took + l->backoff;
-	l->backoff = MIN(l->backoff * 2, BACKOFF_MAX);
 	return n;
 }
 
