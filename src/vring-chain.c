@@ -140,36 +140,57 @@ static bool read_desc(struct virtqueue *q, struct vring_slot *s, uint64_t addr, 
 	return true;
 }
 
+/* Our address of a table that needs no piecing together, or NULL. */
+static const uint8_t *plain_table(struct virtqueue *q, struct vring_slot *s, uint64_t addr, uint32_t len)
+{
+	uint64_t avail;
+	const uint8_t *host = guestmem_lookup(s->view->mem, addr, &avail, &q->hint);
+
+	return host && avail >= len && (uintptr_t)host % sizeof(uint64_t) == 0 ? host : NULL;
+}
+
 struct vdesc { /* struct vring_desc and struct vring_packed_desc differ in the last four bytes */
 	uint64_t addr;
 	uint32_t len;
 	uint16_t a, b; /* split: flags, next; packed: id, flags */
 };
 
+/* Copies a descriptor, each byte once. */
+static struct vdesc load_desc(const uint8_t *p)
+{
+	uint64_t rest = le64_load(p + 8);
+
+	return (struct vdesc){le64_load(p), (uint32_t)rest, (uint16_t)(rest >> 32), (uint16_t)(rest >> 48)};
+}
+
 enum { DESC_NEXT = 1, DESC_WRITE = 2, DESC_INDIRECT = 4 };
 
 bool vring_add_indirect(struct virtqueue *q, struct vring_slot *s, uint64_t addr, uint32_t len, bool packed)
 {
 	uint32_t n = len / 16, i = 0, seen;
+	const uint8_t *table;
 
 	if (!len || len % 16 || n > VRING_MAX_SEGS || len > UINT64_MAX - addr) {
 		virtqueue_break(q, "an indirect table has %" PRIu32 " bytes", len);
 		return false;
 	}
+	table = plain_table(q, s, addr, len);
 	for (seen = 0; seen < n; seen++) {
+		uint64_t copy[2];
 		struct vdesc d;
 		uint16_t flags;
 
-		if (!read_desc(q, s, addr + i * UINT64_C(16), &d)) {
+		if (unlikely(!table) && !read_desc(q, s, addr + i * UINT64_C(16), copy)) {
 			virtqueue_break(q, "an indirect table at 0x%" PRIx64 " is not guest memory", addr);
 			return false;
 		}
-		flags = le16toh(packed ? d.b : d.a);
+		d = load_desc(table ? table + i * (size_t)16 : (const uint8_t *)copy);
+		flags = packed ? d.b : d.a;
 		if (flags & DESC_INDIRECT) {
 			virtqueue_break(q, "an indirect table is nested");
 			return false;
 		}
-		if (!vring_add(q, s, le64toh(d.addr), le32toh(d.len), flags & DESC_WRITE))
+		if (!vring_add(q, s, d.addr, d.len, flags & DESC_WRITE))
 			return false;
 		if (packed) {
 			i++;
@@ -177,7 +198,7 @@ bool vring_add_indirect(struct virtqueue *q, struct vring_slot *s, uint64_t addr
 		}
 		if (!(flags & DESC_NEXT))
 			return true;
-		i = le16toh(d.b);
+		i = d.b;
 		if (i >= n) {
 			virtqueue_break(q, "an indirect table of %" PRIu32 " goes on at %" PRIu32, n, i);
 			return false;
