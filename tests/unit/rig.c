@@ -476,3 +476,100 @@ void rig_hold(struct rig *r)
 	while ((e = rig_pop(r)))
 		r->held[r->nheld++] = e;
 }
+
+/* Traffic */
+
+struct sim {
+	struct rig *r;
+	unsigned left, chains;
+	bool asleep; /* the driver */
+};
+
+static unsigned sim_add(struct sim *s)
+{
+	struct rig *r = s->r;
+	unsigned n = 1 + rig_random(rig_random(4) ? 4 : r->mode.num), i;
+
+	for (i = 0; i < n && s->left; i++, s->left--) {
+		unsigned descs = 1 + rig_random(s->chains);
+		uint32_t rd = RIG_HEADER + rig_random(20), wr = descs > 1 ? rig_random(60) : 0;
+		unsigned nrd = 1 + (descs > 1 ? rig_random(descs - 1) : 0);
+		bool indirect = descs > 1 && rig_random(3) == 0;
+		int err = indirect ? rig_add_indirect(r, rd, nrd, wr, descs - nrd, wr / 2)
+				   : rig_add(r, rd, nrd, wr, descs - nrd, rig_random(wr + 1));
+
+		if (err)
+			break;
+	}
+	rig_publish(r);
+	return i;
+}
+
+/* The driver looks at what was used, as long as there is something, and goes to sleep. */
+static unsigned sim_collect(struct sim *s)
+{
+	struct rig *r = s->r;
+	unsigned n = 0;
+	bool again;
+
+	if (s->asleep) {
+		uint64_t calls = rig_signals(r->call);
+
+		if (!calls)
+			return 0;
+		if (r->mode.event_idx)
+			CHECK_EQ(calls, 1);
+	}
+	s->asleep = false;
+	if (rig_random(2))
+		vring_driver_disarm(&r->d);
+	do {
+		n += rig_collect(r, NULL, UINT32_MAX);
+		if (rig_random(8) == 0) /* stays awake */
+			return n + 1;
+		rig_signals(r->call); /* of what it was awake for */
+		again = r->mode.event_idx && r->d.nbusy && rig_random(2)
+				? vring_driver_arm_after(&r->d, (uint16_t)(1 + rig_random(r->d.nbusy)))
+				: vring_driver_arm(&r->d);
+	} while (again);
+	s->asleep = true;
+	return n;
+}
+
+static unsigned sim_give_back(struct rig *r)
+{
+	unsigned n = r->nheld ? 1 + rig_random(r->nheld) : 0, i;
+
+	for (i = 0; i < n; i++) {
+		unsigned at = rig_random(r->nheld);
+
+		rig_answer(r->held[at]);
+		virtqueue_push(r->held[at]);
+		r->held[at] = r->held[--r->nheld];
+	}
+	return n;
+}
+
+void rig_traffic(struct rig *r, unsigned total, unsigned chains, bool hold)
+{
+	struct sim s = {.r = r, .left = total, .chains = MIN(chains, r->mode.num)};
+	unsigned stuck = 0;
+
+	r->device = hold ? rig_hold : rig_echo;
+	virtqueue_wake(r->q);
+	rig_turn(r);
+	while (s.left || r->completed != r->submitted) {
+		uint64_t before = r->q->stats.popped;
+		unsigned did = rig_random(3) || !r->d.nbusy ? sim_add(&s) : 0;
+
+		rig_turn(r);
+		did += rig_random(3) ? sim_give_back(r) : 0;
+		rig_turn(r);
+		did += sim_collect(&s);
+		stuck = did || r->q->stats.popped != before ? 0 : stuck + 1;
+		if (stuck > 100)
+			FAIL("a signal was lost: %u at the device, %u not taken, the driver %s", r->nheld,
+				r->d.nbusy - r->nheld, s.asleep ? "sleeps" : "is awake");
+	}
+	r->device = NULL;
+}

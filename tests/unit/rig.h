@@ -110,6 +110,12 @@ void rig_echo(struct rig *r);
 /* device: takes everything into held[] */
 void rig_hold(struct rig *r);
 
+/*
+ * That many more requests, through a driver that sleeps until it is called and a device that sleeps until it is kicked:
+ * a lost signal ends the test. chains: up to so many descriptors each. hold: they come back late and in any order.
+ */
+void rig_traffic(struct rig *r, unsigned total, unsigned chains, bool hold);
+
 /* ram at a guest address */
 static inline uint8_t *rig_ram(const struct rig *r, uint64_t gpa)
 {
