@@ -64,7 +64,7 @@ static void state_ready(struct watch *w, uint32_t events)
 	if (n > 0 || n == -EAGAIN || n == -EINTR)
 		return;
 	if (n < 0)
-		log_errno((int)-n, "device state");
+		log_guest_errno((int)-n, "device state");
 	state_end(d, (int)n);
 }
 

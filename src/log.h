@@ -12,6 +12,7 @@
 
 #include <stdbool.h>
 #include <stdint.h>
+#include <string.h>
 
 #include "util.h"
 
@@ -71,6 +72,13 @@ void log_write_limited(struct log_limit *limit, enum log_level level, const char
 
 #define log_guest_warn(...)  log_guest_at(LOG_LEVEL_WARN, __VA_ARGS__)
 #define log_guest_error(...) log_guest_at(LOG_LEVEL_ERROR, __VA_ARGS__)
-#define log_guest_info(...)  log_guest_at(LOG_LEVEL_INFO, __VA_ARGS__)
+/* As log_errno(), rate-limited. */
+#define log_guest_errno(err, fmt, ...)                                          \
+	({                                                                      \
+		int log_err_ = (err) < 0 ? -(err) : (err);                      \
+		log_guest_error(fmt ": %s", ##__VA_ARGS__, strerror(log_err_)); \
+		-log_err_;                                                      \
+	})
+#define log_guest_info(...) log_guest_at(LOG_LEVEL_INFO, __VA_ARGS__)
 
 #endif

@@ -84,7 +84,7 @@ int postcopy_advise(struct postcopy *p)
 	}
 	fd = uffd_open();
 	if (fd < 0)
-		return log_errno(-fd, "postcopy: userfaultfd");
+		return log_guest_errno(-fd, "postcopy: userfaultfd");
 	fd_close(&p->uffd);
 	p->uffd = fd;
 	return fd;
@@ -259,7 +259,7 @@ int postcopy_accept(struct postcopy *p, struct guestmem **out)
 	pthread_mutex_unlock(&p->lock);
 	if (err) {
 		guestmem_unref(m);
-		return log_errno(err, "postcopy: registering memory");
+		return log_guest_errno(err, "postcopy: registering memory");
 	}
 	*out = m;
 	return 0;

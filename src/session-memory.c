@@ -76,7 +76,7 @@ static struct guestmem_spec spec_of(const struct mem_region *r)
 
 static int memory_error(int err, const struct mem_region *r)
 {
-	return log_errno(err,
+	return log_guest_errno(err,
 		"memory of 0x%" PRIx64 " bytes at 0x%" PRIx64 " (user address 0x%" PRIx64
 		", file offset 0x%" PRIx64 ")",
 		r->size, r->gpa, r->uaddr, r->mmap_offset);
@@ -203,7 +203,7 @@ int session_set_log_base(struct session *s, struct message *m)
 		session_update_log(s);
 		dirtylog_unref(old);
 	} else {
-		log_errno(-err, "SET_LOG_BASE");
+		log_guest_errno(-err, "SET_LOG_BASE");
 	}
 	if (!(s->protocol & BIT(PROTOCOL_LOG_SHMFD)))
 		return err;
@@ -258,7 +258,7 @@ int session_set_inflight(struct session *s, struct message *m)
 		return -EINVAL;
 	err = inflight_map(&s->inflight, &fd, m->inflight.mmap_size, m->inflight.mmap_offset,
 		m->inflight.num_queues, m->inflight.queue_size);
-	return err ? log_errno(-err, "SET_INFLIGHT_FD") : 0;
+	return err ? log_guest_errno(-err, "SET_INFLIGHT_FD") : 0;
 }
 
 /* Postcopy */

@@ -125,14 +125,14 @@ static int start(struct virtqueue *q, struct guestmem *mem, struct dirtylog *log
 	if (!err)
 		err = q->ops->begin(q);
 	if (err) {
-		log_errno(-err, "queue %u: ring at 0x%" PRIx64, q->index, q->addr.desc);
+		log_guest_errno(-err, "queue %u: ring at 0x%" PRIx64, q->index, q->addr.desc);
 		return err;
 	}
 	q->phase = VRING_RUNNING;
 	if (q->kick_fd >= 0) {
 		err = watch_add(q->loop, &q->kick, q->kick_fd, EPOLLIN);
 		if (err)
-			return log_errno(-err, "queue %u: kick descriptor", q->index);
+			return log_guest_errno(-err, "queue %u: kick descriptor", q->index);
 	}
 	q->continues = q->has_rested && q->base == q->rest_base;
 	err = q->on_start ? q->on_start(q) : 0;
@@ -160,7 +160,8 @@ int virtqueue_start(struct virtqueue *q, struct guestmem *mem, struct dirtylog *
 	struct start_call c = {.q = q, .mem = mem, .log = log};
 
 	if (inflight && inflight_num < q->num) { /* half a list would be worse than none */
-		log_warn("queue %u: the in-flight area has room for %u of %" PRIu32 " descriptors, it is not used",
+		log_warn("queue %u: the in-flight area has room for %u of %" PRIu32
+			 " descriptors, it is not used",
 			q->index, inflight_num, q->num);
 		inflight = NULL;
 	}

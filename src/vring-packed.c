@@ -567,7 +567,7 @@ static int packed_begin(struct virtqueue *q)
 	}
 	err = le16_load((uint8_t *)q->inflight + AREA_DESC_NUM) == q->inflight_num ? packed_recover(q)
 										   : -EINVAL;
-	return err ? log_errno(-err, "queue %u: the in-flight area makes no sense", q->index) : 0;
+	return err ? log_guest_errno(-err, "queue %u: the in-flight area makes no sense", q->index) : 0;
 }
 
 static uint32_t packed_base(const struct virtqueue *q)
