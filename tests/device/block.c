@@ -92,12 +92,12 @@ struct answer {
 	uint32_t used;
 };
 
-static struct virtio_blk_outhdr *header(uint32_t type, uint64_t sector)
+/* Anywhere: it need not be aligned. */
+static void *header(uint32_t type, uint64_t sector)
 {
-	struct virtio_blk_outhdr *h = fe_alloc(&fe, sizeof(*h), 1, NULL);
+	struct virtio_blk_outhdr h = {.type = type, .sector = sector};
 
-	*h = (struct virtio_blk_outhdr){.type = type, .sector = sector};
-	return h;
+	return memcpy(fe_alloc(&fe, sizeof(h), 1, NULL), &h, sizeof(h));
 }
 
 /* Header, data in one piece, status. */
@@ -181,14 +181,14 @@ static void reads_and_writes(const struct fe_mode *m)
 static void cut_case(
 	uint32_t type, unsigned hdr_piece, unsigned data_piece, bool joined, uint8_t *data, uint32_t len)
 {
-	struct virtio_blk_outhdr *h = header(type, 8);
+	uint8_t *h = header(type, 8);
 	uint8_t *status = joined && type == VIRTIO_BLK_T_IN ? data + len : fe_alloc(&fe, 1, 1, NULL);
 	struct vring_driver_buf b[128];
 	unsigned n = 0;
 
 	*status = NOT_SEEN;
 	for (unsigned at = 0; at < 16; at += hdr_piece)
-		b[n++] = fe_rd(&fe, (uint8_t *)h + at, MIN(hdr_piece, 16 - at));
+		b[n++] = fe_rd(&fe, h + at, MIN(hdr_piece, 16 - at));
 	for (uint32_t at = 0; at < len; at += data_piece) {
 		uint32_t piece = MIN(data_piece, len - at);
 
