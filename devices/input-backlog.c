@@ -117,10 +117,11 @@ static void put(struct input_backlog *l, struct input_ev ev)
 	*at(l, l->fill++) = ev;
 }
 
-static void commit(struct input_backlog *l, int32_t value)
+/* The kernel marks its own reports, such as repetitions, in the value of SYN_REPORT; that means nothing to a guest. */
+static void commit(struct input_backlog *l)
 {
 	if (!l->dropping && l->fill != l->tail)
-		put(l, (struct input_ev){EV_SYN, SYN_REPORT, value});
+		put(l, (struct input_ev){EV_SYN, SYN_REPORT, 0});
 	l->midway = false;
 	for (; l->tail != l->fill; l->tail++)
 		apply(&l->host, l->model, at(l, l->tail));
@@ -154,7 +155,7 @@ void input_backlog_add(struct input_backlog *l, unsigned type, unsigned code, in
 	if (type == EV_SW || (type == EV_KEY && value != 2))
 		value = !!value;
 	if (end)
-		commit(l, value);
+		commit(l);
 	else if (passes(l->model, type, code, value))
 		put(l, (struct input_ev){(uint16_t)type, (uint16_t)code, value});
 }
@@ -194,7 +195,7 @@ static void lift_contacts(struct input_backlog *l, struct input_state *from, con
 		lifted = true;
 	}
 	if (lifted)
-		commit(l, 0);
+		commit(l);
 }
 
 static void change_contacts(struct input_backlog *l, struct input_state *from, const struct input_state *to)
@@ -237,7 +238,7 @@ static void change(struct input_backlog *l, const struct input_state *to)
 	for (i = 0; i < ABS_CNT; i++)
 		if (i != ABS_MT_SLOT && !is_contact(l->model, i) && from.abs[i] != next.abs[i])
 			input_backlog_add(l, EV_ABS, i, next.abs[i]);
-	commit(l, 0);
+	commit(l);
 	l->host = next;
 }
 
@@ -295,7 +296,7 @@ static void recover(struct input_backlog *l)
 	l->dropping = false;
 	l->host = l->guest;
 	put(l, (struct input_ev){EV_SYN, SYN_DROPPED, 0});
-	commit(l, 0);
+	commit(l);
 	change(l, &now);
 }
 

@@ -13,6 +13,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <libevdev/libevdev.h>
+#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -375,6 +376,19 @@ static void evdev_stop(struct input_host *h)
 
 /* Plugging */
 
+/* What it says is mostly about devices that break the rules, as often as they do. */
+static void library_says(const struct libevdev *dev, enum libevdev_log_priority priority, void *data,
+	const char *file, int line, const char *func, const char *format, va_list args)
+{
+	struct input_evdev *d = data;
+	char text[160];
+
+	(void)dev, (void)priority, (void)file, (void)line, (void)func;
+	vsnprintf(text, sizeof(text), format, args);
+	text[strcspn(text, "\n")] = '\0';
+	log_guest_info("%s: %s", d->path, text);
+}
+
 static int plug(struct input_evdev *d)
 {
 	int fd = open(d->path, O_RDWR | O_NONBLOCK | O_CLOEXEC), err;
@@ -384,8 +398,15 @@ static int plug(struct input_evdev *d)
 		fd = open(d->path, O_RDONLY | O_NONBLOCK | O_CLOEXEC);
 	if (fd < 0)
 		return -errno;
-	err = libevdev_new_from_fd(fd, &d->dev);
+	d->dev = libevdev_new();
+	if (!d->dev) {
+		close(fd);
+		return -ENOMEM;
+	}
+	libevdev_set_device_log_function(d->dev, library_says, LIBEVDEV_LOG_INFO, d);
+	err = libevdev_set_fd(d->dev, fd);
 	if (err) {
+		libevdev_free(d->dev);
 		d->dev = NULL;
 		close(fd);
 		return err;
