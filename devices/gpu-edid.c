@@ -98,6 +98,9 @@ static void put_base(
 	static const uint8_t head[] = {0x00, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0x00};
 	/* E-EDID 1.4, 3.7: the sRGB primaries */
 	static const uint8_t colours[] = {0xee, 0x91, 0xa3, 0x54, 0x4c, 0x99, 0x26, 0x0f, 0x50, 0x54};
+	/* E-EDID 1.4, 3.9: width / 8 - 31, aspect ratio and frequency less 60: others that a guest may choose */
+	static const uint8_t standard[] = {0x81, 0xc0, 0x81, 0x80, 0x95, 0x00, 0xa9, 0x40, 0xb3, 0x00, 0xd1, 0xc0,
+		0xd1, 0x00, 0xe1, 0xc0};
 	char serial[14];
 
 	memcpy(p, head, sizeof(head));
@@ -116,7 +119,9 @@ static void put_base(
 	p[23] = 120;  /* gamma 2.2 */
 	p[24] = 0x06; /* sRGB, the first timing is the native one */
 	memcpy(p + 25, colours, sizeof(colours));
-	memset(p + 38, 0x01, 16); /* no standard timings */
+	p[35] = 0x21; /* 640x480, 800x600 */
+	p[36] = 0x08; /* 1024x768 */
+	memcpy(p + 38, standard, sizeof(standard));
 	put_dtd(p + 54, t);
 	put_ranges(p + 72, t);
 	put_text(p + 90, 0xfc, "VHOST-USER");
