@@ -173,7 +173,6 @@ int session_set_vring_call(struct session *s, struct message *m)
 
 	if (!q)
 		return -EINVAL;
-	q->inband = false;
 	virtqueue_set_call(q, &fd);
 	return 0;
 }

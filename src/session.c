@@ -49,18 +49,32 @@ static int get_features(struct session *s, struct message *m)
 	return session_reply_u64(s, offered_features(s));
 }
 
+static bool rings_rest(const struct session *s)
+{
+	unsigned i;
+
+	for (i = 0; i < s->host->nqueues; i++)
+		if (s->host->queues[i] && s->host->queues[i]->phase != VRING_RESTING)
+			return false;
+	return true;
+}
+
 /*
  * Front-ends pass on bits we never offered; only a ring format that we can't run matters. On running rings nothing
- * changes but logging.
+ * changes but logging: what a device was started with stays.
  */
 static int set_features(struct session *s, struct message *m)
 {
-	uint64_t rings = BIT(FEATURE_RING_PACKED), offered = offered_features(s);
+	uint64_t rings = BIT(FEATURE_RING_PACKED), log = BIT(FEATURE_LOG_ALL), offered = offered_features(s);
 	unsigned i;
 
-	s->bad_rings = m->u64 & rings & ~offered;
-	s->features = m->u64 & offered;
-	s->b->features = s->features & ~(uint64_t)BIT(FEATURE_LOG_ALL);
+	if (rings_rest(s)) {
+		s->bad_rings = m->u64 & rings & ~offered;
+		s->features = m->u64 & offered;
+		s->b->features = s->features & ~log;
+	} else {
+		s->features = (s->features & ~log) | (m->u64 & log);
+	}
 	session_update_log(s);
 	if (!(m->u64 & BIT(FEATURE_PROTOCOL)) && !s->enable_all) {
 		s->enable_all = true;
@@ -210,12 +224,8 @@ static int close_crypto_session(struct session *s, struct message *m)
 static int set_device_state_fd(struct session *s, struct message *m)
 {
 	int fd = message_take_fd(m), err;
-	unsigned i;
 
-	err = fd < 0 || m->device_state.phase ? -EINVAL : 0;
-	for (i = 0; !err && i < s->host->nqueues; i++)
-		if (s->host->queues[i] && s->host->queues[i]->phase != VRING_RESTING)
-			err = -EBUSY;
+	err = fd < 0 || m->device_state.phase ? -EINVAL : rings_rest(s) ? 0 : -EBUSY;
 	if (!err)
 		err = device_state_begin(&s->state, m->device_state.direction, &fd);
 	fd_close(&fd);
@@ -433,8 +443,8 @@ static void session_ready(struct watch *w, uint32_t events)
 		session_end(s, true, true);
 		return;
 	}
-	if (s->nout) {
-		if (events & (EPOLLHUP | EPOLLERR))
+	if (s->nout) { /* who sends no more and does not read either is gone, too */
+		if (events & (EPOLLHUP | EPOLLERR | EPOLLRDHUP))
 			session_end(s, true, true);
 		else
 			out_flush(s);
@@ -449,11 +459,12 @@ void session_finish(struct session *s, int result)
 	if (s->ending || !s->suspended)
 		return;
 	s->suspended = false;
-	watch_modify(&s->watch, EPOLLIN | EPOLLRDHUP);
 	result = answer(s, result);
 	message_reset(&s->in);
 	if (result == SESSION_CLOSE)
 		session_end(s, true, false);
+	else if (!s->nout)
+		watch_modify(&s->watch, EPOLLIN | EPOLLRDHUP);
 }
 
 /* Rest */

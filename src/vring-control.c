@@ -414,6 +414,7 @@ static void set_call_fd(void *arg)
 
 	fd_close(&c->q->call_fd);
 	c->q->call_fd = fd_take(c->fd);
+	c->q->inband = false;
 }
 
 void virtqueue_set_call(struct virtqueue *q, int *fd)

@@ -277,6 +277,7 @@ void virtqueue_set_log(struct virtqueue *q, struct dirtylog *log, bool log_all);
 int virtqueue_set_addr(struct virtqueue *q, const struct ring_addr *addr);
 /* Takes *fd over (also -1). polled: there is none, look at the ring instead. */
 int virtqueue_set_kick(struct virtqueue *q, int *fd, bool polled);
+/* Interrupts are no messages any more. */
 void virtqueue_set_call(struct virtqueue *q, int *fd);
 void virtqueue_set_err(struct virtqueue *q, int *fd);
 /* An in-band kick. */
