@@ -5,6 +5,8 @@
  */
 #include "protocol.h"
 
+#include "huge-pages.h"
+
 #include <errno.h>
 #include <fcntl.h>
 #include <sys/ioctl.h>
@@ -539,13 +541,16 @@ static void truncated_inflight(const struct fe_mode *m)
 int main(void)
 {
 	static const struct fe_mode split = {0};
+	struct huge_pages pages;
 
 	fe_each_layout("509 regions", many_regions);
 	fe_case("as many regions as were promised, no more", too_many_regions, &split);
 	fe_each_layout("regions added and removed twice", duplicates);
 	fe_case("regions that make no sense", bad_regions, &split);
 	fe_each_layout("file offsets that are no multiple of a page", odd_offsets);
+	huge_pages_reserve(&pages);
 	fe_case("huge pages", huge_pages, &split);
+	huge_pages_release(&pages);
 	fe_each_mode("buffers and tables over several regions", straddle);
 	fe_each_mode("regions come and go under requests", hot_plug);
 	fe_each_layout("a removal waits for requests", removal_waits);

@@ -3,6 +3,7 @@
  * Shared mappings and the SIGBUS guard: a file that is really truncated under threads that copy from it, and
  * a SIGBUS that is none of ours, which must still kill.
  */
+#include "huge-pages.h"
 #include "../../src/shmem.h"
 
 #include <dirent.h>
@@ -330,36 +331,17 @@ static void foreign_stays_fatal(void *arg)
 	CHECK_EQ(killed_by(signal_by_hand), SIGBUS);
 }
 
-/* Where nothing may be skipped, four huge pages are set aside for the case, by root. The old number, or -1. */
-static int huge_pages_reserve(int pages)
-{
-	int old = -1;
-	FILE *file;
-
-	if (!getenv("TEST_NO_SKIP"))
-		return -1;
-	file = fopen("/proc/sys/vm/nr_hugepages", "r+");
-	if (!file)
-		return -1;
-	if (fscanf(file, "%d", &old) == 1) {
-		rewind(file);
-		fprintf(file, "%d", pages < 0 ? old + 4 : pages);
-	}
-	fclose(file);
-	return old;
-}
-
 int main(void)
 {
-	int pages = huge_pages_reserve(-1);
+	struct huge_pages pages;
 
 	tap_case("unaligned offset", unaligned_offset, NULL);
 	tap_case("bad arguments", bad_arguments, NULL);
 	tap_case("references", references, NULL);
 	tap_case("full guard table", full_table, NULL);
+	huge_pages_reserve(&pages);
 	tap_case("huge pages", huge_pages, NULL);
-	if (pages >= 0)
-		huge_pages_reserve(pages);
+	huge_pages_release(&pages);
 	tap_case("truncated under two threads", truncated_under_threads, NULL);
 	tap_case("lost at an unaligned start", lost_through_unaligned_start, NULL);
 	tap_case("a SIGBUS elsewhere stays fatal", foreign_stays_fatal, NULL);
