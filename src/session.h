@@ -36,7 +36,7 @@ struct session_host {
 	unsigned nqueues;
 	/* The session has ended and was freed. orderly: end of file between two messages, or our own wish. */
 	void (*ended)(struct session_host *host, bool orderly);
-	struct session *session; /* the one there is, or NULL; the session's own doing */
+	struct session *session;    /* the one there is, or NULL; the session's own doing */
 	uint64_t memory_generation; /* counts the changes of its memory map */
 };
 
