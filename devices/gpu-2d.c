@@ -3,7 +3,7 @@
  * The 2D commands (virtio 1.3, 5.7.6.7 and 5.7.6.8): resources that are pictures of ours, which transfers fill from guest memory;
  * blobs, which are guest memory itself; scanouts, which show a part of one of them; and the cursor.
  */
-#include "gpu.h"
+#include "gpu-3d.h"
 
 #include <string.h>
 #include <sys/random.h>
@@ -100,12 +100,18 @@ uint32_t gpu_cmd_unref(struct gpu *g, struct gpu_request *r, const union gpu_com
 uint32_t gpu_cmd_attach_backing(struct gpu *g, struct gpu_request *r, const union gpu_command *c)
 {
 	struct gpu_resource *res = gpu_resource_find(g, le32toh(c->attach.resource_id));
+	uint32_t status;
 
 	if (!res)
 		return VIRTIO_GPU_RESP_ERR_INVALID_RESOURCE_ID;
 	if (res->backing.entry)
 		return VIRTIO_GPU_RESP_ERR_UNSPEC;
-	return gpu_backing_set(res, &r->e->rd, le32toh(c->attach.nr_entries));
+	status = gpu_backing_set(res, &r->e->rd, le32toh(c->attach.nr_entries));
+	if (status == VIRTIO_GPU_RESP_OK_NODATA && res->kind == GPU_RESOURCE_3D)
+		status = gpu_3d_attach_backing(res);
+	if (status != VIRTIO_GPU_RESP_OK_NODATA)
+		gpu_backing_clear(res);
+	return status;
 }
 
 uint32_t gpu_cmd_detach_backing(struct gpu *g, struct gpu_request *r, const union gpu_command *c)
@@ -117,6 +123,8 @@ uint32_t gpu_cmd_detach_backing(struct gpu *g, struct gpu_request *r, const unio
 		return VIRTIO_GPU_RESP_ERR_INVALID_RESOURCE_ID;
 	if (!res->backing.entry)
 		return VIRTIO_GPU_RESP_ERR_UNSPEC;
+	if (res->kind == GPU_RESOURCE_3D)
+		gpu_3d_detach_backing(res);
 	gpu_backing_clear(res);
 	return VIRTIO_GPU_RESP_OK_NODATA;
 }
@@ -212,9 +220,16 @@ uint32_t gpu_cmd_set_scanout(struct gpu *g, struct gpu_request *r, const union g
 	}
 	if (!res)
 		return VIRTIO_GPU_RESP_ERR_INVALID_RESOURCE_ID;
-	if (res->kind != GPU_RESOURCE_2D || gpu_rect_empty(&rect) ||
+	if (res->kind == GPU_RESOURCE_BLOB || gpu_rect_empty(&rect) ||
 		!gpu_rect_within(&rect, res->width, res->height))
 		return VIRTIO_GPU_RESP_ERR_INVALID_PARAMETER;
+	if (res->kind == GPU_RESOURCE_3D) {
+		uint32_t status = gpu_3d_prepare(res);
+
+		if (status != VIRTIO_GPU_RESP_OK_NODATA)
+			return status;
+		res->stale = gpu_rect_union(&res->stale, &rect);
+	}
 	stride = (uint64_t)res->width * GPU_PIXEL;
 	return show(g, scanout,
 		(struct gpu_surface){.res = res,
@@ -279,6 +294,8 @@ uint32_t gpu_cmd_flush(struct gpu *g, struct gpu_request *r, const union gpu_com
 		return VIRTIO_GPU_RESP_ERR_INVALID_RESOURCE_ID;
 	if (res->kind != GPU_RESOURCE_BLOB && !gpu_rect_within(&rect, res->width, res->height))
 		return VIRTIO_GPU_RESP_ERR_INVALID_PARAMETER;
+	if (res->kind == GPU_RESOURCE_3D && res->scanouts)
+		res->stale = gpu_rect_union(&res->stale, &rect);
 	for (i = 0; i < GPU_SCANOUTS; i++) {
 		const struct gpu_surface *s = &g->scanout[i].s;
 		struct gpu_rect shown = {s->x, s->y, s->w, s->h};
@@ -292,6 +309,14 @@ uint32_t gpu_cmd_flush(struct gpu *g, struct gpu_request *r, const union gpu_com
 			gpu_scanout_damaged(g, i, &shown);
 	}
 	return VIRTIO_GPU_RESP_OK_NODATA;
+}
+
+void gpu_surface_refresh(const struct gpu_surface *s)
+{
+	if (s->res->kind != GPU_RESOURCE_3D || gpu_rect_empty(&s->res->stale))
+		return;
+	gpu_3d_read(s->res, &s->res->stale);
+	s->res->stale = (struct gpu_rect){0};
 }
 
 void gpu_surface_read(const struct gpu_surface *s, const struct gpu_rect *r, uint32_t *dst)
@@ -325,14 +350,19 @@ void gpu_surface_read(const struct gpu_surface *s, const struct gpu_rect *r, uin
 /* The cursor */
 
 /* Takes a copy: the resource may go, and change, without the cursor. Larger ones are cut off, smaller ones clear around. */
-static bool cursor_take_image(struct gpu_cursor *cursor, const struct gpu_resource *res)
+static bool cursor_take_image(struct gpu_cursor *cursor, struct gpu_resource *res)
 {
+	struct gpu_rect all = {.w = res->width, .h = res->height};
+
 	memset(cursor->image, 0, sizeof(cursor->image));
 	if (res->kind == GPU_RESOURCE_BLOB)
 		return gpu_backing_read(res, 0, GPU_CURSOR * GPU_PIXEL, (uint8_t *)cursor->image,
 			GPU_CURSOR * GPU_PIXEL, GPU_CURSOR * GPU_PIXEL, GPU_CURSOR);
-	if (!res->pixels)
-		return false;
+	if (res->kind == GPU_RESOURCE_3D) {
+		if (gpu_3d_prepare(res) != VIRTIO_GPU_RESP_OK_NODATA)
+			return false;
+		gpu_3d_read(res, &all);
+	}
 	gpu_pixel_convert(res->format, res->pixels, (size_t)res->width * GPU_PIXEL, cursor->image,
 		GPU_CURSOR * GPU_PIXEL, MIN(res->width, (uint32_t)GPU_CURSOR),
 		MIN(res->height, (uint32_t)GPU_CURSOR), true);

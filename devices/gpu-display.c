@@ -140,6 +140,7 @@ static void put_update(struct gpu_display *d, unsigned i)
 	d->out_len += sizeof(*m);
 	t->damage = (struct gpu_rect){0};
 	d->surface = d->g->scanout[i].s;
+	gpu_surface_refresh(&d->surface);
 	gpu_resource_ref(d->surface.res);
 	d->rest = r;
 	d->row_off = 0;

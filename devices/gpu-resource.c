@@ -8,7 +8,7 @@
  * Backing is a sorted list of guest addresses, entries that touch are merged. Each use translates them anew, with the
  * map pinned for the time of that use: memory that was removed meanwhile is an error of that use, and nothing else.
  */
-#include "gpu.h"
+#include "gpu-3d.h"
 
 #include <errno.h>
 #include <string.h>
@@ -128,6 +128,8 @@ void gpu_resource_destroy(struct gpu_resource *res)
 		from = &(*from)->next;
 	*from = res->next;
 	g->nresources--;
+	if (res->kind == GPU_RESOURCE_3D)
+		gpu_3d_destroy(res);
 	gpu_resource_unref(res);
 }
 
@@ -315,4 +317,13 @@ unsigned gpu_backing_iovec(
 		used += n;
 	}
 	return used;
+}
+
+void gpu_backing_wrote(const struct gpu_resource *res, struct backend_memory *m)
+{
+	const struct gpu_backing *b = &res->backing;
+	uint32_t i;
+
+	for (i = 0; i < b->n; i++)
+		backend_memory_wrote(m, b->entry[i].gpa, entry_end(b, i) - b->entry[i].start);
 }

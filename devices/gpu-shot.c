@@ -136,6 +136,7 @@ static void picture_take(struct gpu_shot *shot, unsigned i)
 		.scanout = i,
 		.w = all.w,
 		.h = all.h};
+	gpu_surface_refresh(&scanout->s);
 	gpu_surface_read(&scanout->s, &all, pic->pixels);
 	gpu_pixel_blend_cursor(pic->pixels, all.w, all.h, scanout->cursor);
 	for (k = 0; k < n; k++)

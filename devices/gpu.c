@@ -11,15 +11,20 @@
  *
  * A driver that begins anew, after a reboot or a reset, or with a ring set up from its start, finds nothing of what it had.
  */
+#include "gpu-3d.h"
 #include "gpu-display.h"
 
+#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/virtio_ids.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
+#include <sys/sysmacros.h>
 
 enum { CONTROL, CURSOR };
+enum { DRM_MAJOR = 226, FIRST_RENDER_NODE = 128 };
 
 static const struct gpu_mode default_mode = {1280, 800, true};
 
@@ -198,6 +203,8 @@ static const struct handler handlers_2d[] = {
 	HANDLER(VIRTIO_GPU_CMD_TRANSFER_TO_HOST_2D, gpu_cmd_transfer_2d, transfer_to_host_2d, ANY),
 	HANDLER(VIRTIO_GPU_CMD_RESOURCE_ATTACH_BACKING, gpu_cmd_attach_backing, resource_attach_backing, ANY),
 	HANDLER(VIRTIO_GPU_CMD_RESOURCE_DETACH_BACKING, gpu_cmd_detach_backing, resource_detach_backing, ANY),
+	HANDLER(VIRTIO_GPU_CMD_GET_CAPSET_INFO, gpu_cmd_capset_info, get_capset_info, VIRTIO_GPU_F_VIRGL),
+	HANDLER(VIRTIO_GPU_CMD_GET_CAPSET, gpu_cmd_capset, get_capset, VIRTIO_GPU_F_VIRGL),
 	HANDLER(VIRTIO_GPU_CMD_GET_EDID, cmd_edid, cmd_get_edid, VIRTIO_GPU_F_EDID),
 	HANDLER(VIRTIO_GPU_CMD_RESOURCE_ASSIGN_UUID, gpu_cmd_assign_uuid, resource_assign_uuid,
 		VIRTIO_GPU_F_RESOURCE_UUID),
@@ -207,12 +214,27 @@ static const struct handler handlers_2d[] = {
 		VIRTIO_GPU_F_RESOURCE_BLOB),
 };
 
+static const struct handler handlers_3d[] = {
+	HANDLER(VIRTIO_GPU_CMD_CTX_CREATE, gpu_cmd_ctx_create, ctx_create, VIRTIO_GPU_F_VIRGL),
+	HANDLER(VIRTIO_GPU_CMD_CTX_DESTROY, gpu_cmd_ctx_destroy, ctx_destroy, VIRTIO_GPU_F_VIRGL),
+	HANDLER(VIRTIO_GPU_CMD_CTX_ATTACH_RESOURCE, gpu_cmd_ctx_attach, ctx_resource, VIRTIO_GPU_F_VIRGL),
+	HANDLER(VIRTIO_GPU_CMD_CTX_DETACH_RESOURCE, gpu_cmd_ctx_detach, ctx_resource, VIRTIO_GPU_F_VIRGL),
+	HANDLER(VIRTIO_GPU_CMD_RESOURCE_CREATE_3D, gpu_cmd_create_3d, resource_create_3d, VIRTIO_GPU_F_VIRGL),
+	HANDLER(VIRTIO_GPU_CMD_TRANSFER_TO_HOST_3D, gpu_cmd_transfer_to_3d, transfer_host_3d,
+		VIRTIO_GPU_F_VIRGL),
+	HANDLER(VIRTIO_GPU_CMD_TRANSFER_FROM_HOST_3D, gpu_cmd_transfer_from_3d, transfer_host_3d,
+		VIRTIO_GPU_F_VIRGL),
+	HANDLER(VIRTIO_GPU_CMD_SUBMIT_3D, gpu_cmd_submit, cmd_submit, VIRTIO_GPU_F_VIRGL),
+};
+
 static const struct handler *handler_of(const struct gpu *g, uint32_t type)
 {
 	const struct handler *h = NULL;
 
 	if (type >> 8 == VIRTIO_GPU_CMD_GET_DISPLAY_INFO >> 8 && (type & 0xff) < ARRAY_SIZE(handlers_2d))
 		h = &handlers_2d[type & 0xff];
+	if (type >> 8 == VIRTIO_GPU_CMD_CTX_CREATE >> 8 && (type & 0xff) < ARRAY_SIZE(handlers_3d))
+		h = &handlers_3d[type & 0xff];
 	if (!h || !h->run || (h->feature != ANY && !backend_has(g->b, (unsigned)h->feature)))
 		return NULL;
 	return h;
@@ -247,6 +269,7 @@ static uint32_t execute(struct gpu *g, struct gpu_request *r)
 
 static void control_ready(struct backend *b, struct virtqueue *q)
 {
+	struct gpu *g = b->state;
 	struct element *e;
 
 	while ((e = virtqueue_pop(q))) {
@@ -254,9 +277,13 @@ static void control_ready(struct backend *b, struct virtqueue *q)
 		uint32_t status;
 
 		r->e = e;
-		status = execute(b->state, r);
-		if (status != GPU_HELD)
-			answer_status(b->state, r, status);
+		status = execute(g, r);
+		if (status == GPU_HELD)
+			continue;
+		if (g->three && (le32toh(r->hdr.flags) & VIRTIO_GPU_FLAG_FENCE))
+			gpu_3d_answer_fenced(g->three, r, status);
+		else
+			answer_status(g, r, status);
 	}
 }
 
@@ -285,6 +312,8 @@ static void gpu_reset(struct backend *b)
 
 	gpu_shot_finish(g->shot);
 	gpu_resource_destroy_all(g);
+	if (g->three)
+		gpu_3d_reset(g->three);
 	for (i = 0; i < GPU_SCANOUTS; i++) {
 		free(g->scanout[i].cursor);
 		g->scanout[i].cursor = NULL;
@@ -305,6 +334,8 @@ static void gpu_stop(struct backend *b, struct virtqueue *q)
 
 	if (virtqueue_index(q) == CONTROL)
 		gpu_display_give_up(g->display);
+	if (virtqueue_index(q) == CONTROL && g->three)
+		gpu_3d_give_up(g->three);
 }
 
 static int gpu_request(struct backend *b, struct request *r)
@@ -334,12 +365,17 @@ static void gpu_config_write(struct backend *b, size_t off, const void *data, si
 
 static int check_render_node(const struct gpu *g)
 {
-	int fd = g->render_node ? open(g->render_node, O_RDWR | O_CLOEXEC | O_NOCTTY) : -1;
+	CLEANUP_FD int fd = g->render_node ? open(g->render_node, O_RDWR | O_CLOEXEC | O_NOCTTY) : -1;
+	struct stat st;
 
-	if (g->render_node && fd < 0)
+	if (!g->render_node)
+		return 0;
+	if (fd < 0 || fstat(fd, &st) < 0)
 		return log_errno(errno, "--render-node=%s", g->render_node);
-	fd_close(&fd);
-	return 0;
+	if (S_ISCHR(st.st_mode) && major(st.st_rdev) == DRM_MAJOR && minor(st.st_rdev) >= FIRST_RENDER_NODE)
+		return 0;
+	log_error("--render-node=%s: is not a DRM render node", g->render_node);
+	return -ENODEV;
 }
 
 static int gpu_open(struct backend *b)
@@ -351,21 +387,22 @@ static int gpu_open(struct backend *b)
 	g->b = b;
 	if (!g->nmodes)
 		g->mode[g->nmodes++] = default_mode;
-	if (g->virgl) {
-		log_error("--virgl: 3D is not built into this program");
-		return -ENOTSUP;
-	}
-	err = check_render_node(g);
+	g->display = gpu_display_new(g);
+	err = g->display ? check_render_node(g) : log_errno(ENOMEM, "gpu");
 	if (!err)
 		err = gpu_pixel_load();
 	if (!err)
 		err = gpu_shot_open(g, g->screenshot_dir, g->screenshot_ms, &g->shot);
-	if (err)
-		return err;
-	g->display = gpu_display_new(g);
-	if (!g->display) {
+	if (!err && g->virgl)
+		err = gpu_3d_open(g, g->render_node, &g->three);
+	if (err) {
 		gpu_shot_close(g->shot);
-		return log_errno(ENOMEM, "gpu");
+		gpu_display_free(g->display);
+		return err;
+	}
+	if (g->three) {
+		b->offered |= BIT(VIRTIO_GPU_F_VIRGL);
+		config->num_capsets = htole32(gpu_3d_num_capsets(g->three));
 	}
 	config->num_scanouts = htole32(g->nmodes);
 	return 0;
@@ -378,11 +415,31 @@ static void gpu_close(struct backend *b)
 	gpu_reset(b);
 	gpu_display_free(g->display);
 	gpu_shot_close(g->shot);
+	if (g->three)
+		gpu_3d_close(g->three);
 }
 
+static bool has_render_node(void)
+{
+	DIR *dir = opendir("/dev/dri");
+	const struct dirent *entry;
+	bool found = false;
+
+	while (dir && !found && (entry = readdir(dir)))
+		found = strncmp(entry->d_name, "renderD", 7) == 0;
+	if (dir)
+		closedir(dir);
+	return found;
+}
+
+/* A management program takes these at their word: it looks for a node, and fails the VM when it finds none. */
 static int gpu_capabilities(struct json *out)
 {
 	json_array_begin(out);
+	if (has_render_node())
+		json_string(out, "render-node");
+	if (gpu_3d_probe())
+		json_string(out, "virgl");
 	json_array_end(out);
 	return 0;
 }

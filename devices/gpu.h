@@ -78,8 +78,10 @@ struct gpu_resource {
 	uint64_t size;			/* bytes of a blob, or of pixels */
 	uint64_t charge;		/* bytes of our memory without backing */
 	struct gpu_backing backing;
-	uint32_t scanouts; /* bit mask: shown there */
-	bool attached;	   /* 3D: the renderer has the backing */
+	uint32_t scanouts;     /* bit mask: shown there */
+	struct gpu_rect stale; /* 3D: of pixels, not read back yet */
+	bool in_renderer;      /* 3D: it exists there */
+	bool attached;	       /* 3D: the renderer has the backing */
 	bool has_uuid;
 	uint8_t uuid[16];
 };
@@ -106,6 +108,9 @@ bool gpu_backing_read(const struct gpu_resource *res, uint64_t offset, uint64_t 
 unsigned gpu_backing_iovec(
 	const struct gpu_resource *res, struct backend_memory *m, struct iovec *v, unsigned max);
 
+/* All of the backing was, or may have been, written. */
+void gpu_backing_wrote(const struct gpu_resource *res, struct backend_memory *m);
+
 /* ---- scanouts ---- */
 
 /* What a scanout shows: a part of a resource. */
@@ -118,6 +123,8 @@ struct gpu_surface {
 	uint64_t offset; /* of the part in the resource, bytes */
 };
 
+/* Brings the pixels of ours up to date, before they are looked at. */
+void gpu_surface_refresh(const struct gpu_surface *s);
 /* Pixels of a part of the surface as x8r8g8b8, stride w * 4. What is no guest memory (any more) is black. */
 void gpu_surface_read(const struct gpu_surface *s, const struct gpu_rect *r, uint32_t *dst);
 
@@ -175,6 +182,7 @@ struct gpu_request {
 	struct virtio_gpu_ctrl_hdr hdr; /* as the driver wrote it */
 	struct gpu_request *next;	/* in a list of those that wait */
 	uint32_t arg;			/* scanout that it is about, or fence that it waits for */
+	uint32_t status;		/* its answer, when it waits for a fence */
 };
 
 struct gpu {
@@ -191,6 +199,7 @@ struct gpu {
 	struct gpu_scanout scanout[GPU_SCANOUTS];
 	struct gpu_shot *shot;
 	struct gpu_display *display;
+	struct gpu_3d *three; /* NULL: no 3D */
 };
 
 enum { GPU_HELD = 0 }; /* instead of a response type: the answer comes later, or has come */

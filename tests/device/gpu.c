@@ -604,8 +604,8 @@ static void options(const struct fe_mode *m)
 		"--display=-800x600", "--display=800x600;1x1", "--display=of", "--max-hostmem=1023K",
 		"--display=off,off,off,off,off,off,off,off,off,off,off,off,off,off,off,off,off",
 		"--screenshot-interval=9"};
-	static const char *const impossible[] = {
-		"--render-node=/nonexistent", "--screenshot-dir=/nonexistent", "--screenshot-dir=/dev/null"};
+	static const char *const impossible[] = {"--render-node=/nonexistent", "--render-node=/dev/null",
+		"--screenshot-dir=/nonexistent", "--screenshot-dir=/dev/null"};
 	struct fe_process p;
 
 	(void)m;

@@ -3,6 +3,7 @@
  * Is a picture file, PNG or PPM, the pattern that the guest program gpudraw draws? Every pixel is compared.
  *
  * usage: picture FILE SEED WIDTH HEIGHT [CURSOR-X CURSOR-Y]
+ *        picture FILE gles WIDTH HEIGHT                           what glesdraw draws
  */
 #include <err.h>
 #include <png.h>
@@ -21,6 +22,16 @@ struct picture {
 static uint32_t pixel_at(uint32_t x, uint32_t y, unsigned seed)
 {
 	return (x * 2654435761u ^ y * 40503u ^ seed * 97u) & 0xffffff;
+}
+
+/* Red, green, blue and white quarters, a square in the middle. */
+static uint32_t gles_pixel_at(uint32_t x, uint32_t y, unsigned w, unsigned h)
+{
+	if (x >= w / 4 && x < w * 3 / 4 && y >= h / 4 && y < h * 3 / 4)
+		return 0x336699;
+	if (y < h / 2)
+		return x < w / 2 ? 0xff0000 : 0x00ff00;
+	return x < w / 2 ? 0x0000ff : 0xffffff;
 }
 
 static struct picture read_ppm(const char *path)
@@ -75,7 +86,9 @@ int main(int argc, char **argv)
 		uint32_t got =
 			(uint32_t)p.rgb[i * 3] << 16 | (uint32_t)p.rgb[i * 3 + 1] << 8 | p.rgb[i * 3 + 2];
 
-		if (argc == 7 && x - cx < CURSOR && y - cy < CURSOR)
+		if (strcmp(argv[2], "gles") == 0)
+			want = gles_pixel_at(x, y, w, h);
+		else if (argc == 7 && x - cx < CURSOR && y - cy < CURSOR)
 			want = pixel_at(x - cx, y - cy, seed + 100);
 		if (got != want)
 			errx(1, "%s: pixel %u,%u is %06x, not %06x", argv[1], x, y, got, want);

@@ -34,7 +34,7 @@ boots()
 
 ready()
 {
-	[ "$(grep -c '^ready$' "$tmp/guest/out")" -ge $boot ]
+	[ "$(grep -c '^ready$' "$tmp/guest/out")" -ge "$boot" ]
 }
 
 # ours SEED WIDTH HEIGHT [CURSOR]: is this our own screenshot?
