@@ -218,9 +218,10 @@ void vring_drain_finish(struct virtqueue *q)
 {
 	if (q->nunpopped)
 		unpopped_settle(q);
+	q->base = q->ops->base(q);
 	if (!q->discard) {
 		q->ops->arm(q); /* whoever goes on may be started by a kick */
-		q->base = q->rest_base = q->ops->base(q);
+		q->rest_base = q->base;
 		q->has_rested = true;
 	}
 	rest(q);

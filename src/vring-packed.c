@@ -534,6 +534,7 @@ static int packed_recover(struct virtqueue *q)
 	q->packed_.avail_wrap = q->packed_.used_wrap;
 	advance(q, &q->packed_.next_avail, &q->packed_.avail_wrap, total);
 	ring_settle(q, total);
+	q->resumed = true;
 	if (n)
 		log_info("queue %u: %u buffers were in flight and are taken again", q->index, n);
 	return 0;

@@ -285,9 +285,11 @@ static int split_begin(struct virtqueue *q)
 
 	q->split.last_avail = (uint16_t)q->base;
 	q->split.used_idx = le16_load(q->split.used + USED_IDX);
+	q->resumed = q->split.used_idx != 0;
 	if (area && le16_load(area + AREA_VERSION) == 1 &&
 		le16_load(area + AREA_DESC_NUM) >= q->inflight_num) {
 		err = split_recover(q);
+		q->resumed = true;
 	} else if (area) {
 		memset(area, 0, AREA_DESC + q->inflight_num * (size_t)MARK_SIZE);
 		le16_store(area + AREA_DESC_NUM, (uint16_t)q->inflight_num);
@@ -297,7 +299,6 @@ static int split_begin(struct virtqueue *q)
 	}
 	q->split.avail_idx = q->split.last_avail;
 	q->split.called_idx = q->split.used_idx;
-	q->resumed = q->split.used_idx != 0;
 	return err;
 }
 

@@ -254,7 +254,9 @@ static void check_recovery(struct crash *c, const struct rig *driver, const uint
 
 	rig_clone(r, driver, memory);
 	used = rig_collect(r, tags, ARRAY_SIZE(tags));
+	rig_signals(r->call);
 	CHECK_EQ(rig_start(r), 0);
+	CHECK(!used || rig_signals(r->call)); /* the dead one may not have told the driver */
 	r->q->budget = UINT32_MAX;
 	rig_hold(r);
 	CHECK(!r->q->broken);

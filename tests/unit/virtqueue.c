@@ -890,6 +890,8 @@ static void memory_lost(const struct rig_mode *m)
 	rig_turn(&r);
 	CHECK_EQ(r.rested, 1);
 	CHECK_EQ(rig_collect(&r, NULL, 3), 0);
+	/* where it stood is known all the same */
+	CHECK_EQ(virtqueue_base(r.q) & 0x7fff, 3);
 	r.mem = none;
 	CHECK_EQ(rig_start(&r), -EFAULT);
 	CHECK_EQ(r.q->phase, VRING_RESTING);
