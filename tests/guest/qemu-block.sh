@@ -5,7 +5,7 @@
 # them, a guest that reboots, a back-end that is killed and started again under
 # load, again and again.
 
-limit=240
+limit=300
 # shellcheck source=tests/lib/guest.sh
 . "$(dirname "$0")/../lib/guest.sh"
 
@@ -55,45 +55,57 @@ ok "by the same sums" guest_said reboot "^sums $(sha256sum <"$tmp/sums" | cut -d
 
 # ---- kill -9 under load ----
 
-backend victim block --blk-file="$disk"
-qemu_start load 120 -chardev "socket,id=c,path=$socket,reconnect=1" -device vhost-user-blk-pci,chardev=c <<'GUEST'
-blkload /dev/vda 64 8 /stop 100 &
-read -r word
-touch /stop
-check "all acknowledged data is there" wait $!
-is "and so the host said" "$word" enough
-echo "disk $(dd if=/dev/vda bs=1M iflag=direct 2>/dev/null | sha256sum | cut -d ' ' -f 1)"
-GUEST
-# written: how many writes the guest has reported
+# written GUEST: how many writes it has reported
 written()
 {
 	sed -n '1i 0
-		s/^writes //p' "$tmp/load/out" | tail -n 1
+		s/^writes //p' "$tmp/$1/out" | tail -n 1
 }
 
-# beyond COUNT: has it made more, or ended?
+# beyond GUEST COUNT: has it made more, or ended?
 beyond()
 {
-	[ "$(written)" -gt "$1" ] || gone load
+	[ "$(written "$1")" -gt "$2" ] || gone "$1"
 }
 
-ok "the load is on" guest_await load 30 '^running$'
-for round in 1 2 3; do
-	await 30 beyond "$(written)"
-	status=0
-	stop victim KILL || status=$?
-	is "killed, round $round" $status 137
-	count=$(written)
+# killing NAME TIMES DEVICE-PROPERTIES: the guest NAME writes, the back-end dies
+killing()
+{
+	local name=$1 times=$2 properties=$3 round count status
 	backend victim block --blk-file="$disk"
-	# the first report may be about the time before
-	await 30 beyond "$count"
-	count=$(written)
-	await 30 beyond "$count"
-	ok "the writers go on after $count" test "$(written)" -gt "$count"
-done
-guest_tell load enough
-guest_wait load
-ok "the back-end ends at SIGTERM" stop victim
-ok "the host has what the guest read" guest_said load "^disk $(sha256sum <"$disk" | cut -d ' ' -f 1)"
+	qemu_start "$name" 100 -chardev "socket,id=c,path=$socket,reconnect=1" \
+		-device "vhost-user-blk-pci,chardev=c$properties" <<-'GUEST'
+			blkload /dev/vda 64 16 /stop 90 &
+			read -r word
+			touch /stop
+			check "all acknowledged data is there" wait $!
+			is "and so the host said" "$word" enough
+			echo "disk $(dd if=/dev/vda bs=1M iflag=direct 2>/dev/null | sha256sum | cut -d ' ' -f 1)"
+		GUEST
+	ok "$name: the load is on" guest_await "$name" 30 '^running$'
+	for ((round = 1; round <= times; round++)); do
+		await 30 beyond "$name" "$(written "$name")"
+		status=0
+		stop victim KILL || status=$?
+		is "$name: killed, round $round" $status 137
+		count=$(written "$name")
+		backend victim block --blk-file="$disk"
+		# the first report may be about the time before
+		await 30 beyond "$name" "$count"
+		count=$(written "$name")
+		await 30 beyond "$name" "$count"
+		ok "$name: the writers go on after $count" test "$(written "$name")" -gt "$count"
+	done
+	guest_tell "$name" enough
+	guest_wait "$name"
+	ok "$name: the back-end ends at SIGTERM" stop victim
+	ok "$name: the host has what the guest read" \
+		guest_said "$name" "^disk $(sha256sum <"$disk" | cut -d ' ' -f 1)"
+}
+
+killing queues 2 ""
+# in one queue, requests overtake each other: only the front-end's record of
+# those in flight tells which ones were lost
+killing overtaking 3 ,num-queues=1
 
 done_testing
