@@ -162,17 +162,22 @@ void input_backlog_add(struct input_backlog *l, unsigned type, unsigned code, in
 
 /* Differences */
 
-static void change_contact(struct input_backlog *l, const int32_t *from, const int32_t *to, unsigned slot)
+static void select_slot(struct input_backlog *l, int32_t *current, int32_t slot)
 {
-	bool told = false;
+	if (*current != slot)
+		input_backlog_add(l, EV_ABS, ABS_MT_SLOT, slot);
+	*current = slot;
+}
+
+static void change_contact(
+	struct input_backlog *l, int32_t *current, int32_t slot, const int32_t *from, const int32_t *to)
+{
 	unsigned i;
 
 	for (i = 0; i < INPUT_MT_CNT; i++) {
 		if (from[i] == to[i] || (to[INPUT_MT_ID] < 0 && i != INPUT_MT_ID))
 			continue;
-		if (!told)
-			input_backlog_add(l, EV_ABS, ABS_MT_SLOT, (int32_t)slot);
-		told = true;
+		select_slot(l, current, slot);
 		input_backlog_add(l, EV_ABS, INPUT_MT_FIRST + i, to[i]);
 	}
 }
@@ -181,17 +186,16 @@ static void change_contact(struct input_backlog *l, const int32_t *from, const i
 static void lift_contacts(struct input_backlog *l, struct input_state *from, const struct input_state *to)
 {
 	bool lifted = false;
-	unsigned i;
+	int i;
 
 	for (i = 0; i < INPUT_SLOTS; i++) {
 		int32_t *id = &from->contact[i][INPUT_MT_ID], next = to->contact[i][INPUT_MT_ID];
 
 		if (*id < 0 || next < 0 || *id == next)
 			continue;
-		input_backlog_add(l, EV_ABS, ABS_MT_SLOT, (int32_t)i);
+		select_slot(l, &from->slot, i);
 		input_backlog_add(l, EV_ABS, ABS_MT_TRACKING_ID, -1);
 		*id = -1;
-		from->slot = (int32_t)i;
 		lifted = true;
 	}
 	if (lifted)
@@ -200,16 +204,14 @@ static void lift_contacts(struct input_backlog *l, struct input_state *from, con
 
 static void change_contacts(struct input_backlog *l, struct input_state *from, const struct input_state *to)
 {
-	uint32_t before = l->fill;
-	unsigned i;
+	int i;
 
 	if (!input_model_has(l->model, EV_ABS, ABS_MT_SLOT))
 		return;
 	lift_contacts(l, from, to);
 	for (i = 0; i < INPUT_SLOTS; i++)
-		change_contact(l, from->contact[i], to->contact[i], i);
-	if (l->fill != before || from->slot != to->slot)
-		input_backlog_add(l, EV_ABS, ABS_MT_SLOT, to->slot);
+		change_contact(l, &from->slot, i, from->contact[i], to->contact[i]);
+	select_slot(l, &from->slot, to->slot);
 }
 
 /* Releases first, so that no chord comes about that never was. */

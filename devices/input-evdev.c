@@ -36,6 +36,7 @@ struct input_evdev {
 	struct libevdev *dev; /* NULL: unplugged */
 	int fd;
 	bool writable, grabbed, reading;
+	bool syncing; /* libevdev tells what changed while the kernel dropped events */
 	struct watch watch;
 	struct task again;   /* the budget of a turn was spent */
 	struct timer settle; /* while the grab waits for keys */
@@ -149,6 +150,18 @@ static bool keys_down(const struct libevdev *dev)
 	return false;
 }
 
+/* Drops what the device sent so far and learns its state. */
+static void catch_up(struct input_evdev *d)
+{
+	struct input_event ev;
+
+	d->syncing = false;
+	if (libevdev_next_event(d->dev, LIBEVDEV_READ_FLAG_FORCE_SYNC, &ev) < 0)
+		return;
+	while (libevdev_next_event(d->dev, LIBEVDEV_READ_FLAG_SYNC, &ev) == LIBEVDEV_READ_STATUS_SYNC)
+		;
+}
+
 /* From here on events are the guest's. */
 static void settled(struct input_evdev *d)
 {
@@ -160,6 +173,7 @@ static void settled(struct input_evdev *d)
 		log_warn("%s: cannot be grabbed: %s; the host may see its events, or take them", d->path,
 			strerror(-err));
 	d->reading = true;
+	catch_up(d); /* what came before the grab was the host's */
 	read_state(d->dev, &now);
 	input_backlog_sync(d->h.backlog, &now);
 	d->h.news(&d->h);
@@ -270,26 +284,36 @@ static void take_event(struct input_evdev *d, const struct input_event *ev)
 		settled(d);
 }
 
-/* All that is there, but no more than the budget. -errno when the device is gone. */
+/* One event, or what there is instead. 1: go on; 0: nothing more now; -errno: the device is gone. */
+static int read_event(struct input_evdev *d)
+{
+	struct input_event ev;
+	int rc = libevdev_next_event(
+		d->dev, d->syncing ? LIBEVDEV_READ_FLAG_SYNC : LIBEVDEV_READ_FLAG_NORMAL, &ev);
+
+	if (rc == -EAGAIN && d->syncing) { /* the kernel dropped events, perhaps the end of a report */
+		d->syncing = false;
+		ev = (struct input_event){.type = EV_SYN, .code = SYN_REPORT};
+		take_event(d, &ev);
+		return 1;
+	}
+	if (rc < 0)
+		return rc == -EAGAIN || rc == -EINTR ? 0 : rc;
+	d->syncing = rc == LIBEVDEV_READ_STATUS_SYNC;
+	take_event(d, &ev);
+	return 1;
+}
+
+/* All that is there, but no more than the budget. */
 static int read_events(struct input_evdev *d)
 {
-	unsigned flag = LIBEVDEV_READ_FLAG_NORMAL, i;
-	struct input_event ev;
+	unsigned i;
 	int rc;
 
 	for (i = 0; i < READ_BUDGET; i++) {
-		rc = libevdev_next_event(d->dev, flag, &ev);
-		if (rc == -EAGAIN && flag == LIBEVDEV_READ_FLAG_SYNC)
-			flag = LIBEVDEV_READ_FLAG_NORMAL;
-		else if (rc == -EAGAIN || rc == -EINTR)
-			return 0;
-		else if (rc < 0)
+		rc = read_event(d);
+		if (rc <= 0)
 			return rc;
-		else {
-			flag = rc == LIBEVDEV_READ_STATUS_SYNC ? LIBEVDEV_READ_FLAG_SYNC
-							       : LIBEVDEV_READ_FLAG_NORMAL;
-			take_event(d, &ev);
-		}
 	}
 	loop_again(d->h.loop, &d->again);
 	return 0;
@@ -318,17 +342,6 @@ static void evdev_ready(struct watch *w, uint32_t events)
 		read_some(d);
 	else if (events & (EPOLLERR | EPOLLHUP))
 		unplugged(d, -ENODEV);
-}
-
-/* Drops what the device sent so far and learns its state. */
-static void catch_up(struct input_evdev *d)
-{
-	struct input_event ev;
-
-	if (libevdev_next_event(d->dev, LIBEVDEV_READ_FLAG_FORCE_SYNC, &ev) < 0)
-		return;
-	while (libevdev_next_event(d->dev, LIBEVDEV_READ_FLAG_SYNC, &ev) == LIBEVDEV_READ_STATUS_SYNC)
-		;
 }
 
 /* While no driver listens only its end is of interest. */

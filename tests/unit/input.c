@@ -345,9 +345,7 @@ static void release_lets_go(void *arg)
 	expect(t, EV_KEY, BTN_TOUCH, 1);
 	expect(t, EV_ABS, ABS_X, 100);
 	expect_syn(t);
-	expect(t, EV_ABS, ABS_MT_SLOT, 3);
 	expect(t, EV_ABS, ABS_MT_TRACKING_ID, -1);
-	expect(t, EV_ABS, ABS_MT_SLOT, 3);
 	expect(t, EV_KEY, BTN_TOUCH, 0);
 	expect_syn(t);
 	input_backlog_release(&t->l); /* nothing is held any more */
