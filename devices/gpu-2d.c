@@ -166,6 +166,7 @@ uint32_t gpu_cmd_transfer_2d(struct gpu *g, struct gpu_request *r, const union g
 	if (!res->backing.entry)
 		return VIRTIO_GPU_RESP_ERR_UNSPEC;
 	stride = (size_t)res->width * GPU_PIXEL;
+	g->work += (uint64_t)rect.w * rect.h * GPU_PIXEL;
 	if (!gpu_backing_read(res, le64toh(c->transfer_2d.offset), stride,
 		    res->pixels + rect.y * stride + (size_t)rect.x * GPU_PIXEL, stride,
 		    (size_t)rect.w * GPU_PIXEL, rect.h)) {
@@ -272,6 +273,8 @@ uint32_t gpu_cmd_set_scanout_blob(struct gpu *g, struct gpu_request *r, const un
 	if (res->kind != GPU_RESOURCE_BLOB || !gpu_format_known(le32toh(b->format)) || !blob_holds(res, b) ||
 		gpu_rect_empty(&rect) || !gpu_rect_within(&rect, le32toh(b->width), le32toh(b->height)))
 		return VIRTIO_GPU_RESP_ERR_INVALID_PARAMETER;
+	if ((uint64_t)rect.w * rect.h * GPU_PIXEL > g->max_hostmem) /* what a screenshot takes */
+		return VIRTIO_GPU_RESP_ERR_OUT_OF_MEMORY;
 	return show(g, scanout,
 		(struct gpu_surface){.res = res,
 			.format = le32toh(b->format),

@@ -547,6 +547,7 @@ static uint32_t transfer_3d(
 		return VIRTIO_GPU_RESP_ERR_INVALID_CONTEXT_ID;
 	if (res->kind != GPU_RESOURCE_3D)
 		return VIRTIO_GPU_RESP_ERR_INVALID_PARAMETER;
+	g->work += (uint64_t)box.w * box.h * box.d * GPU_PIXEL;
 	refresh_backing(g);
 	if (!res->attached)
 		return VIRTIO_GPU_RESP_ERR_UNSPEC;

@@ -47,9 +47,10 @@ static void checksum(uint8_t *p, size_t n)
 }
 
 /* E-EDID 1.4, 3.10.2 */
-static void put_dtd(uint8_t *p, const struct timing *t)
+/* w, h: of the screen, in pixels */
+static void put_dtd(uint8_t *p, const struct timing *t, uint32_t w, uint32_t h)
 {
-	uint32_t mm_w = MIN(millimetres(t->w), 4095u), mm_h = MIN(millimetres(t->h), 4095u);
+	uint32_t mm_w = MIN(millimetres(w), 4095u), mm_h = MIN(millimetres(h), 4095u);
 
 	put16(p, MIN(t->clock, 65535u));
 	p[2] = (uint8_t)t->w;
@@ -84,16 +85,16 @@ static void put_ranges(uint8_t *p, const struct timing *t)
 	p[3] = 0xfd;
 	p[5] = 50; /* vertical, Hz */
 	p[6] = 125;
-	p[7] = 30; /* horizontal, kHz */
+	p[7] = 1; /* horizontal, kHz */
 	p[8] = 255;
-	p[9] = (uint8_t)MIN(t->clock / 1000 + 1, 255u); /* 10 MHz */
+	p[9] = (uint8_t)MIN(MAX(t->clock / 1000 + 1, 21u), 255u); /* 10 MHz; 21: of the standard timings */
 	p[10] = 0x01;
 	p[11] = '\n';
 	memset(p + 12, ' ', 6);
 }
 
 static void put_base(
-	uint8_t *p, const struct timing *t, uint32_t w, uint32_t h, unsigned number, bool extended)
+	uint8_t *p, const struct timing *t, const struct timing *wanted, unsigned number, bool extended)
 {
 	static const uint8_t head[] = {0x00, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0x00};
 	/* E-EDID 1.4, 3.7: the sRGB primaries */
@@ -114,16 +115,16 @@ static void put_base(
 	p[18] = 1; /* EDID 1.4 */
 	p[19] = 4;
 	p[20] = 0xa5; /* digital, 8 bits a colour, DisplayPort */
-	p[21] = (uint8_t)MIN(millimetres(w) / 10, 255u);
-	p[22] = (uint8_t)MIN(millimetres(h) / 10, 255u);
+	p[21] = (uint8_t)MIN(millimetres(wanted->w) / 10, 255u);
+	p[22] = (uint8_t)MIN(millimetres(wanted->h) / 10, 255u);
 	p[23] = 120;  /* gamma 2.2 */
 	p[24] = 0x06; /* sRGB, the first timing is the native one */
 	memcpy(p + 25, colours, sizeof(colours));
 	p[35] = 0x21; /* 640x480, 800x600 */
 	p[36] = 0x08; /* 1024x768 */
 	memcpy(p + 38, standard, sizeof(standard));
-	put_dtd(p + 54, t);
-	put_ranges(p + 72, t);
+	put_dtd(p + 54, t, wanted->w, wanted->h);
+	put_ranges(p + 72, wanted);
 	put_text(p + 90, 0xfc, "VHOST-USER");
 	snprintf(serial, sizeof(serial), "%u", number + 1);
 	put_text(p + 108, 0xff, serial);
@@ -166,7 +167,7 @@ size_t gpu_edid(uint8_t out[GPU_EDID_MAX], uint32_t w, uint32_t h, unsigned numb
 	memset(out, 0, GPU_EDID_MAX);
 	if (extended)
 		base = timing_of(1024, 768);
-	put_base(out, &base, w, h, number, extended);
+	put_base(out, &base, &wanted, number, extended);
 	if (!extended)
 		return BLOCK;
 	put_displayid(out + BLOCK, &wanted);

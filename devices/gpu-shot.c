@@ -34,6 +34,7 @@ struct gpu_shot {
 	uint32_t dirty;		 /* bit mask of scanouts */
 	struct timer timer;
 	unsigned pending; /* pictures at the pool */
+	uint64_t bytes;	  /* of them */
 	bool closed;	  /* the last picture that comes back frees all */
 };
 
@@ -107,6 +108,7 @@ static void picture_written(struct job *j)
 	struct picture *pic = container_of(j, struct picture, job);
 	struct gpu_shot *shot = pic->shot;
 
+	shot->bytes -= (uint64_t)pic->w * pic->h * GPU_PIXEL;
 	free(pic);
 	shot->pending--;
 	if (!shot->closed)
@@ -123,6 +125,9 @@ static void picture_take(struct gpu_shot *shot, unsigned i)
 	size_t n = (size_t)all.w * all.h, k;
 	struct picture *pic;
 
+	if (scanout->s.res && shot->pending && shot->bytes + n * GPU_PIXEL > shot->g->max_hostmem)
+		return; /* later */
+	shot->dirty &= ~(uint32_t)BIT(i);
 	if (!scanout->s.res)
 		return;
 	pic = malloc(sizeof(*pic) + n * GPU_PIXEL);
@@ -142,6 +147,7 @@ static void picture_take(struct gpu_shot *shot, unsigned i)
 	for (k = 0; k < n; k++)
 		pic->pixels[k] |= htole32(0xff000000);
 	shot->pending++;
+	shot->bytes += n * GPU_PIXEL;
 	pool_submit(shot->pool, &pic->job);
 }
 
@@ -152,7 +158,6 @@ static void pictures_take(struct gpu_shot *shot)
 	for (i = 0; i < GPU_SCANOUTS; i++)
 		if (shot->dirty & BIT(i))
 			picture_take(shot, i);
-	shot->dirty = 0;
 	shot->last = time_ns();
 }
 
@@ -175,6 +180,7 @@ void gpu_shot_finish(struct gpu_shot *shot)
 		return;
 	timer_disarm(&shot->timer);
 	pictures_take(shot);
+	shot->dirty = 0;
 }
 
 int gpu_shot_open(struct gpu *g, const char *dir, uint64_t interval_ms, struct gpu_shot **out)

@@ -24,6 +24,7 @@
 #include <sys/sysmacros.h>
 
 enum { CONTROL, CURSOR };
+#define TURN_BYTES (UINT64_C(64) << 20) /* of pixels in one turn: others want to be heard */
 enum { DRM_MAJOR = 226, FIRST_RENDER_NODE = 128 };
 
 static const struct gpu_mode default_mode = {1280, 800, true};
@@ -272,7 +273,8 @@ static void control_ready(struct backend *b, struct virtqueue *q)
 	struct gpu *g = b->state;
 	struct element *e;
 
-	while ((e = virtqueue_pop(q))) {
+	g->work = 0;
+	while (g->work < TURN_BYTES && (e = virtqueue_pop(q))) {
 		struct gpu_request *r = e->req;
 		uint32_t status;
 
@@ -285,6 +287,17 @@ static void control_ready(struct backend *b, struct virtqueue *q)
 		else
 			answer_status(g, r, status);
 	}
+	if (g->work >= TURN_BYTES)
+		timer_arm_in(b->loop, &g->resume, 0);
+}
+
+static void resume(struct timer *t)
+{
+	struct gpu *g = container_of(t, struct gpu, resume);
+	struct virtqueue *q = backend_queue(g->b, CONTROL);
+
+	if (q)
+		virtqueue_wake(q);
 }
 
 static void cursor_ready(struct backend *b, struct virtqueue *q)
@@ -385,6 +398,7 @@ static int gpu_open(struct backend *b)
 	int err;
 
 	g->b = b;
+	g->resume.expired = resume;
 	if (!g->nmodes)
 		g->mode[g->nmodes++] = default_mode;
 	g->display = gpu_display_new(g);
@@ -412,6 +426,7 @@ static void gpu_close(struct backend *b)
 {
 	struct gpu *g = b->state;
 
+	timer_disarm(&g->resume);
 	gpu_reset(b);
 	gpu_display_free(g->display);
 	gpu_shot_close(g->shot);

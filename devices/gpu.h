@@ -200,6 +200,8 @@ struct gpu {
 	struct gpu_shot *shot;
 	struct gpu_display *display;
 	struct gpu_3d *three; /* NULL: no 3D */
+	uint64_t work;	      /* bytes of pixels that were moved in this turn */
+	struct timer resume;  /* goes on in the next turn */
 };
 
 enum { GPU_HELD = 0 }; /* instead of a response type: the answer comes later, or has come */

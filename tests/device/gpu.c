@@ -296,6 +296,10 @@ static void blobs(const struct fe_mode *m)
 				    .resource_id = 3, .blob_mem = VIRTIO_GPU_BLOB_MEM_HOST3D, .size = 4096}),
 		ERR(INVALID_PARAMETER));
 
+	/* a scanout that no screenshot could be made of */
+	CHECK_EQ(create_blob(&r, 3, UINT64_C(1) << 40, entry, 1), OK);
+	CHECK_EQ(scanout_blob(&r, 3, 2, 16384, 16384, 65536, 0, (struct virtio_gpu_rect){0, 0, 16384, 16384}),
+		ERR(OUT_OF_MEMORY));
 	/* larger than its backing, which is zeros: black beyond */
 	CHECK_EQ(create_blob(&r, 4, 1 << 20, entry, 1), OK);
 	CHECK_EQ(scanout_blob(&r, 4, 2, 64, 64, 256, 0, (struct virtio_gpu_rect){0, 16, 64, 48}), OK);
@@ -467,6 +471,33 @@ static void budget(const struct fe_mode *m)
 	fe_end(&r.fe);
 }
 
+/* More work than one turn takes: all of it is done, and messages are answered in between. */
+static void busy(const struct fe_mode *m)
+{
+	enum { W = 2048, H = 2048, N = 30 };
+	struct virtio_gpu_transfer_to_host_2d *c;
+	struct virtio_gpu_ctrl_hdr *a;
+	struct vring_driver_buf b[2];
+	struct rig r;
+
+	rig_start(&r, m, FE_ARGS(NULL));
+	picture(&r, 1, W, H, 1);
+	c = fe_alloc(&r.fe, sizeof(*c), 8, NULL);
+	*c = (struct virtio_gpu_transfer_to_host_2d){
+		HDR(TRANSFER_TO_HOST_2D), .resource_id = 1, .r = {0, 0, W, H}};
+	a = fe_alloc(&r.fe, sizeof(*a), 8, NULL);
+	b[0] = fe_rd(&r.fe, c, sizeof(*c));
+	b[1] = fe_wr(&r.fe, a, sizeof(*a));
+	for (unsigned i = 0; i < N; i++)
+		fe_submit(r.control, b, 2, NULL);
+	fe_flush(r.control);
+	fe_barrier(&r.fe);
+	for (unsigned i = 0; i < N; i++)
+		CHECK_EQ(fe_wait(r.control, NULL), sizeof(*a));
+	CHECK_EQ(a->type, OK);
+	fe_end(&r.fe);
+}
+
 /* --- stop, reset, reconnect --- */
 
 static void reset(const struct fe_mode *m)
@@ -635,6 +666,7 @@ int main(void)
 	fe_each_layout("blobs", blobs);
 	fe_case("cursors", cursors, &split);
 	fe_case("budget", budget, &split);
+	fe_each_layout("busy", busy);
 	fe_case("memory that is removed", memory_removed, &split);
 	fe_case("configuration space", config, &split);
 	fe_case("options", options, &split);
