@@ -32,7 +32,7 @@ have_fuzzer()
 # stale FILE: has a source or header changed since it was made?
 stale()
 {
-	[ ! -f "$1" ] || [ -n "$(find "$src/src" "$src/tests/fuzz" -name '*.[ch]' -newer "$1" -print -quit)" ]
+	[ ! -f "$1" ] || [ -n "$(find "$src/src" "$src/devices" "$src/tests/fuzz" -name '*.[ch]' -newer "$1" -print -quit)" ]
 }
 
 build_core()
