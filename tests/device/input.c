@@ -738,8 +738,7 @@ int main(void)
 		{"--source=/nonexistent/x", "--kind=mouse",
 			"--source=/nonexistent/x: No such file or directory"},
 		{"--source=no-source", "--kind=fridge", "--kind=fridge"},
-		{"--source=no-source", "--record=/nonexistent/x",
-			"--record=/nonexistent/x: No such file"},
+		{"--source=no-source", "--record=/nonexistent/x", "--record=/nonexistent/x: No such file"},
 		{"--source=no-source",
 			"--serial=0123456789012345678901234567890123456789012345678901234567890123456789"
 			"01234567890123456789012345678901234567890123456789012345678",
