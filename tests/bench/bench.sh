@@ -2,12 +2,12 @@
 # SPDX-License-Identifier: MIT
 #
 # Figures, one line each: ring code, block against qemu-storage-daemon, rng's
-# start and size. Columns: name, ours, the daemon's, the ratio ours/daemon's,
+# start and size, gpu against QEMU's own vhost-user-gpu (of build-qemu). Columns: name, ours, the daemon's, the ratio ours/daemon's,
 # unit, and where there is one the target and whether it was met.
 #
 #	BENCH_SECONDS=S	length of a slice (0.5; 0.1 is for a quick look)
 #	BENCH_SLICES=N	slices per back-end and figure (5); medians are printed
-#	BENCH_ONLY=RE	only figures whose group matches: ring, null, tmpfs, file, rng
+#	BENCH_ONLY=RE	only figures whose group matches: ring, null, tmpfs, file, rng, gpu
 #	BENCH_DIR=DIR	where the real file is made (the current directory)
 #	BENCH_ARGS=...	more options for our back-end
 #
@@ -29,6 +29,7 @@ slices=${BENCH_SLICES:-5}
 size=$((128 << 20))
 blkbench=${BLKBENCH:-./tests/bench/blkbench}
 startbench=${STARTBENCH:-./tests/bench/startbench}
+gpubench=${GPUBENCH:-./tests/bench/gpubench}
 generator=0
 core=$(($(nproc) > 1 ? 1 : 0))
 read -ra more <<<"${BENCH_ARGS-}"
@@ -194,6 +195,49 @@ start()
 	figure rng.end "${got[end_us]}" - - us most 100000
 }
 
+# frames PROGRAM NAME [ARGUMENT...]: one slice of frames; adds to $tmp/NAME.KEY
+frames()
+{
+	local program=$1 name=$2 line pair
+	line=$(VUM=$program taskset -c "$core" "$gpubench" "$seconds" "${@:3}" 2>"$tmp/out") || {
+		note <"$tmp/out"
+		exit 1
+	}
+	for pair in $line; do
+		echo "${pair#*=}" >>"$tmp/$name.${pair%%=*}"
+	done
+}
+
+# median FILE
+median()
+{
+	sort -n "$1" | awk '{ v[NR] = $1 } END { print v[int((NR + 1) / 2)] }'
+}
+
+# 2D at 1920x1080: transfer, flush, and the display takes all of the pixels.
+# Front-end and back-end share a core, so frames count less than processor time.
+gpu()
+{
+	local qemu peer='' theirs=- ratio=- i key
+	qemu=$("$srcdir/tests/guest/build-qemu" --cached) && peer=$qemu/root/usr/lib/qemu/vhost-user-gpu
+	[ -x "$peer" ] || note "no vhost-user-gpu of QEMU to compare with (tests/guest/build-qemu gets it)"
+	for ((i = 0; i < slices; i++)); do
+		frames "$vum" ours gpu
+		[ ! -x "$peer" ] || frames "$peer" theirs
+	done
+	for key in fps frames_per_cpu_second; do
+		if [ -x "$peer" ]; then
+			theirs=$(median "$tmp/theirs.$key")
+			ratio=$(awk -v a="$(median "$tmp/ours.$key")" -v b="$theirs" 'BEGIN { printf "%.2f", a / b }')
+		fi
+		if [ $key = fps ]; then
+			figure gpu.2d.frames "$(median "$tmp/ours.$key")" "$theirs" "$ratio" frames/s
+		else
+			figure gpu.2d.cpu "$(median "$tmp/ours.$key")" "$theirs" "$ratio" frames/cpu-s least 1.5
+		fi
+	done
+}
+
 # instead of the tests' cleanup alone
 finish()
 {
@@ -213,6 +257,7 @@ printf '%-36s %10s %10s %6s  %-12s %s\n' '# figure' ours daemon ratio unit targe
 ! wanted tmpfs || files tmpfs /dev/shm
 ! wanted file || files file "${BENCH_DIR:-.}"
 ! wanted rng || start
+! wanted gpu || gpu
 note "load $(cut -d' ' -f1 /proc/loadavg) at the end"
 tap_planned=1
 exit 0
