@@ -4,7 +4,7 @@
  *
  * usage: gpudraw SEED [WIDTHxHEIGHT] [+X+Y]
  *
- * The pattern on output i is that of SEED + i, the cursor's that of SEED + 100. Without a size an output has its preferred
+ * SEED may be "bars": colour bars, for people to look at. The pattern on output i is that of SEED + i, the cursor's that of SEED + 100. Without a size an output has its preferred
  * mode; the cursor is put on the first. Prints "output I WIDTHxHEIGHT" for each, then "drawn", and stays until it is killed.
  */
 #define _GNU_SOURCE
@@ -27,7 +27,7 @@ struct buffer {
 	uint8_t *pixels;
 };
 
-static int fd;
+static int fd, bars;
 static uint32_t crtcs[MAX], connectors[MAX];
 
 static void call(unsigned long request, void *arg, const char *what)
@@ -59,6 +59,19 @@ static void draw(const struct buffer *b, unsigned seed, uint32_t alpha)
 			uint32_t v = (x * 2654435761u ^ y * 40503u ^ seed * 97u) & 0xffffff;
 
 			*(uint32_t *)(void *)(b->pixels + y * b->pitch + x * 4) = v | alpha;
+		}
+}
+
+/* White to black, brighter towards the top. */
+static void draw_bars(const struct buffer *b)
+{
+	for (uint32_t y = 0; y < b->height; y++)
+		for (uint32_t x = 0; x < b->width; x++) {
+			uint32_t bar = 7 - x * 8 / b->width, level = 255 - y * 128 / b->height;
+			uint32_t v = (bar & 2 ? level << 16 : 0) | (bar & 4 ? level << 8 : 0) |
+				     (bar & 1 ? level : 0);
+
+			*(uint32_t *)(void *)(b->pixels + y * b->pitch + x * 4) = v;
 		}
 }
 
@@ -112,7 +125,10 @@ static void show(int i, unsigned seed, const struct drm_mode_modeinfo *mode)
 		.mode = *mode};
 	struct drm_mode_fb_dirty_cmd dirty = {0};
 
-	draw(&b, seed + (unsigned)i, 0);
+	if (bars)
+		draw_bars(&b);
+	else
+		draw(&b, seed + (unsigned)i, 0);
 	call(DRM_IOCTL_MODE_ADDFB, &fb, "ADDFB");
 	crtc.fb_id = dirty.fb_id = fb.fb_id;
 	call(DRM_IOCTL_MODE_SETCRTC, &crtc, "SETCRTC");
@@ -142,6 +158,7 @@ int main(int argc, char **argv)
 	struct drm_mode_modeinfo mode;
 	int n;
 
+	bars = argc > 1 && strcmp(argv[1], "bars") == 0;
 	for (int i = 2; i < argc; i++)
 		*(argv[i][0] == '+' ? &at : &size) = argv[i];
 	fd = open("/dev/dri/card0", O_RDWR | O_CLOEXEC);
