@@ -406,11 +406,12 @@ static int gpu_open(struct backend *b)
 	if (!err)
 		err = gpu_pixel_load();
 	if (!err)
+		err = g->virgl ? gpu_3d_open(g, g->render_node, &g->three) : 0;
+	if (!err)
 		err = gpu_shot_open(g, g->screenshot_dir, g->screenshot_ms, &g->shot);
-	if (!err && g->virgl)
-		err = gpu_3d_open(g, g->render_node, &g->three);
 	if (err) {
-		gpu_shot_close(g->shot);
+		if (g->three)
+			gpu_3d_close(g->three);
 		gpu_display_free(g->display);
 		return err;
 	}

@@ -123,6 +123,31 @@ static void clear(struct rig *r, uint32_t ctx, uint32_t id, const float colour[4
 	CHECK_EQ(submit(r, ctx, words, sizeof(words)), OK);
 }
 
+/* What is written to guest memory outside of any buffer is in the dirty log. */
+static void logs(const struct fe_mode *m)
+{
+	struct virtio_gpu_box all = {.w = 64, .h = 64, .d = 1};
+	uint32_t *pixels;
+	struct rig r;
+	uint64_t gpa;
+
+	start(&r, m, NULL);
+	pixels = picture_3d(&r, 1, 64, 64, 1, 0);
+	gpa = fe_gpa(&r.fe, pixels);
+	fe_alloc(&r.fe, 4096, 4096, NULL); /* between it and the answers */
+	fe_log_set(&r.fe, 1 << 18, 0);
+	CHECK_EQ(transfer_3d(&r, CMD(TRANSFER_FROM_HOST_3D), 0, 1, all, 0, 256), OK);
+	CHECK(!fe_log_dirty(&r.fe, gpa));
+	fe_set_features(&r.fe, r.fe.features | BIT(FE_F_LOG_ALL));
+	CHECK_EQ(transfer_3d(&r, CMD(TRANSFER_TO_HOST_3D), 0, 1, all, 0, 256), OK);
+	CHECK(!fe_log_dirty(&r.fe, gpa));
+	CHECK_EQ(transfer_3d(&r, CMD(TRANSFER_FROM_HOST_3D), 0, 1, all, 0, 256), OK);
+	for (unsigned page = 0; page < 4; page++)
+		CHECK(fe_log_dirty(&r.fe, gpa + page * 4096));
+	CHECK(!fe_log_dirty(&r.fe, gpa + 4 * 4096));
+	fe_end(&r.fe);
+}
+
 /* What the renderer draws is on the screen. */
 static void renders(const struct fe_mode *m)
 {
@@ -343,6 +368,7 @@ int main(void)
 {
 	fe_each_layout("shows 3D resources", shows_3d);
 	fe_each_mode("renders", renders);
+	fe_case("dirty log", logs, &split);
 	fe_case("capability sets", capsets, &split);
 	fe_each_layout("fences", fences);
 	fe_case("hostile", hostile, &split);
