@@ -5,6 +5,8 @@
  */
 #include "gpu-rig.h"
 
+#include <sys/socket.h>
+
 static const struct fe_mode split = {0};
 
 enum { TEXTURE_2D = 2, RENDER_TARGET = 1 << 1, SAMPLER_VIEW = 1 << 3, Y_0_TOP = 1 };
@@ -167,6 +169,64 @@ static void renders(const struct fe_mode *m)
 		want[i] = 0x336699;
 	shows(&r, 0, want, W, H);
 	CHECK_EQ(ctx_destroy(&r, 5), OK);
+	fe_end(&r.fe);
+}
+
+/* The next message of the display protocol, which must have that id; its payload of size bytes. */
+static void display_takes(int fd, uint32_t id, void *payload, size_t size)
+{
+	uint8_t *p = payload;
+	uint32_t h[3];
+	size_t got = 0;
+	ssize_t n;
+
+	CHECK(fe_poll(fd, POLLIN, fe_limit_ms));
+	CHECK_EQ(recv(fd, h, sizeof(h), MSG_WAITALL), sizeof(h));
+	CHECK_EQ(h[0], id);
+	CHECK_EQ(h[2], size);
+	while (got < size) {
+		CHECK(fe_poll(fd, POLLIN, fe_limit_ms));
+		n = recv(fd, p + got, size - got, 0);
+		CHECK(n > 0);
+		got += (size_t)n;
+	}
+}
+
+/* The same on the front-end's display: features (1, 2), a surface (7), its pixels (8). */
+static void displays(const struct fe_mode *m)
+{
+	const float colour[4] = {0.2f, 0.4f, 0.6f, 1};
+	enum { W = 64, H = 48 };
+	struct {
+		uint32_t scanout, x, y, w, h, pixels[W * H];
+	} update;
+	uint32_t hello[5] = {1, 4, 8, 0, 0}, features[2], scanout[3];
+	struct rig r;
+	int sv[2];
+
+	start(&r, m, NULL);
+	CHECK_SYS(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, sv));
+	fe_set(&r.fe, FE_GPU_SET_SOCKET, NULL, 0, &sv[1], 1);
+	close(sv[1]);
+	display_takes(sv[0], 1, NULL, 0);
+	CHECK_EQ(send(sv[0], hello, sizeof(hello), 0), sizeof(hello));
+	display_takes(sv[0], 2, features, sizeof(features));
+	CHECK_EQ(ctx_create(&r, 5), OK);
+	CHECK_EQ(create_3d(&r, 1, BGRA, W, H, Y_0_TOP), OK);
+	CHECK_EQ(ctx_attach(&r, 5, 1), OK);
+	CHECK_EQ(set_scanout(&r, 3, 1, 0, 0, W, H), OK);
+	display_takes(sv[0], 7, scanout, sizeof(scanout));
+	CHECK_EQ(scanout[0], 3);
+	CHECK_EQ(scanout[1], W);
+	display_takes(sv[0], 8, &update, sizeof(update));
+	clear(&r, 5, 1, colour);
+	CHECK_EQ(flush(&r, 1, 0, 0, W, H), OK);
+	display_takes(sv[0], 8, &update, sizeof(update));
+	CHECK_EQ(update.w, W);
+	CHECK_EQ(update.h, H);
+	for (unsigned i = 0; i < W * H; i++)
+		CHECK_EQ(update.pixels[i] & 0xffffff, 0x336699);
+	close(sv[0]);
 	fe_end(&r.fe);
 }
 
@@ -368,6 +428,7 @@ int main(void)
 {
 	fe_each_layout("shows 3D resources", shows_3d);
 	fe_each_mode("renders", renders);
+	fe_each_layout("on a display", displays);
 	fe_case("dirty log", logs, &split);
 	fe_case("capability sets", capsets, &split);
 	fe_each_layout("fences", fences);
