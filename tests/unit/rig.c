@@ -187,7 +187,7 @@ void rig_prepare(struct rig *r, const struct rig_mode *mode)
 			 r->ram + r->addr[1], r->ram + r->addr[2]),
 		0);
 	r->req = calloc(mode->num, sizeof(*r->req));
-	r->held = calloc(mode->num, sizeof(*r->held));
+	r->held = calloc(mode->num + 1u, sizeof(*r->held)); /* one more, for the NULL of a pop */
 	CHECK(r->req && r->held);
 	rig_queue_make(r);
 }

@@ -53,7 +53,7 @@ struct rig {
 	uint32_t next_tag;
 	unsigned submitted, completed; /* by the driver */
 	void (*device)(struct rig *r); /* what ready() does; NULL: nothing */
-	struct element **held;	       /* num */
+	struct element **held;	       /* room for num and a NULL */
 	unsigned nheld;
 	unsigned rested; /* times the queue came to rest */
 	unsigned started, stopped;
