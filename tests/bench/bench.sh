@@ -2,12 +2,12 @@
 # SPDX-License-Identifier: MIT
 #
 # Figures, one line each: ring code, block against qemu-storage-daemon, rng's
-# start and size, gpu against QEMU's own vhost-user-gpu (of build-qemu). Columns: name, ours, the daemon's, the ratio ours/daemon's,
+# start and size, input's latency, gpu against QEMU's own vhost-user-gpu (of build-qemu). Columns: name, ours, the daemon's, the ratio ours/daemon's,
 # unit, and where there is one the target and whether it was met.
 #
 #	BENCH_SECONDS=S	length of a slice (0.5; 0.1 is for a quick look)
 #	BENCH_SLICES=N	slices per back-end and figure (5); medians are printed
-#	BENCH_ONLY=RE	only figures whose group matches: ring, null, tmpfs, file, rng, gpu
+#	BENCH_ONLY=RE	only figures whose group matches: ring, null, tmpfs, file, rng, input, gpu
 #	BENCH_DIR=DIR	where the real file is made (the current directory)
 #	BENCH_ARGS=...	more options for our back-end
 #
@@ -29,6 +29,7 @@ slices=${BENCH_SLICES:-5}
 size=$((128 << 20))
 blkbench=${BLKBENCH:-./tests/bench/blkbench}
 startbench=${STARTBENCH:-./tests/bench/startbench}
+inputbench=${INPUTBENCH:-./tests/bench/inputbench}
 gpubench=${GPUBENCH:-./tests/bench/gpubench}
 generator=0
 core=$(($(nproc) > 1 ? 1 : 0))
@@ -214,6 +215,21 @@ median()
 	sort -n "$1" | awk '{ v[NR] = $1 } END { print v[int((NR + 1) / 2)] }'
 }
 
+# An event of a program until it is in the guest's used ring. No other back-end
+# takes events without a device of the host, so there is nothing to compare with.
+input()
+{
+	local line pair
+	line=$("$inputbench") || exit 1
+	for pair in $line; do
+		got[${pair%%=*}]=${pair#*=}
+	done
+	figure input.wake "${got[wake_us]}" - - us
+	figure input.wake.p99 "${got[wake_p99_us]}" - - us
+	figure input.flow "${got[flow_us]}" - - us
+	figure input.flow.p99 "${got[flow_p99_us]}" - - us
+}
+
 # 2D at 1920x1080: transfer, flush, and the display takes all of the pixels.
 # Front-end and back-end share a core, so frames count less than processor time.
 gpu()
@@ -257,6 +273,7 @@ printf '%-36s %10s %10s %6s  %-12s %s\n' '# figure' ours daemon ratio unit targe
 ! wanted tmpfs || files tmpfs /dev/shm
 ! wanted file || files file "${BENCH_DIR:-.}"
 ! wanted rng || start
+! wanted input || input
 ! wanted gpu || gpu
 note "load $(cut -d' ' -f1 /proc/loadavg) at the end"
 tap_planned=1
