@@ -634,6 +634,7 @@ static void replugged(const struct fe_mode *m)
 	struct driver d;
 	struct device u;
 	char option[96];
+	unsigned fds = 0;
 	int fd;
 
 	start(&d, m, &u, KEYBOARD);
@@ -667,6 +668,8 @@ static void replugged(const struct fe_mode *m)
 		asked(&u, EV_LED, LED_NUML, 1);
 		emit_one(&u, EV_KEY, KEY_A, 0);
 		driver_expect_one(&d, EV_KEY, KEY_A, 0);
+		fds = fds ? fds : fe_process_fds(&d.fe.process);
+		CHECK_EQ(fe_process_fds(&d.fe.process), fds);
 	}
 	unplug(&u);
 	fe_process_logs(&d.fe.process, "unplugged; waiting for it to come back");
