@@ -11,7 +11,7 @@ limit=300
 . "$(dirname "$0")/../lib/guest.sh"
 
 requires_uml
-requires socat
+requires socat umockdev-run
 uinput=${builddir_abs:-.}/tests/device/input-uinput
 [ -x "$uinput" ] || lacking "$uinput is not built"
 
@@ -237,6 +237,49 @@ REL_X=2 REL_Y=-2 REL_WHEEL=1"
 for kind in keyboard mouse tablet multitouch; do
 	ok "$kind: the back-end ends at SIGTERM" stop $kind
 done
+
+# ---- a device of the host, as umockdev plays it ----
+
+recorded=$srcdir/tests/device/input-evdev.d
+{
+	echo "E: 0.000000 0000 0000 0"
+	for i in {1..3000}; do
+		printf "E: %d.%06d %s\n" $((i / 100)) $((i % 100 * 10000)) "0003 0000 $i" \
+			$((i / 100)) $((i % 100 * 10000)) "0003 0001 $((2 * i))" \
+			$((i / 100)) $((i % 100 * 10000)) "0000 0000 0"
+	done
+} >"$tmp/events"
+spawn_server pen "$tmp/pen.sock" umockdev-run -d "$recorded/event0.umockdev" \
+	-i /dev/input/event0="$recorded/tablet.ioctl" -e /dev/input/event0="$tmp/events" -- \
+	"$vum" input --socket-path="$tmp/pen.sock" --evdev-path=/dev/input/event0
+result $? "the back-end has a tablet"
+uml_start evdev 60 virtio_uml.device="$tmp/pen.sock:18" <<'GUEST'
+inputtest describe /dev/input/event0 >/host/pen
+inputtest read /dev/input/event0 /tmp/ready 100 >/host/events
+GUEST
+guest_wait evdev
+cat >"$tmp/wanted" <<'TEXT'
+name Test tablet
+serial 
+id 3:1234:102:7
+props
+types 0 1 3
+type 1: 320 330
+type 3: 0 1 24
+axis 0: -1000 to 30000, fuzz 4, flat 2, resolution 100
+axis 1: 0 to 20000, fuzz 0, flat 0, resolution 100
+axis 24: 0 to 8191, fuzz 0, flat 0, resolution 0
+TEXT
+ok "the guest has the host's tablet" same "$tmp/wanted" "$tmp/evdev/pen"
+# The guest may have missed what came before it read. Its kernel leaves out
+# changes of X below the fuzz; Y has none.
+# shellcheck disable=SC2016 # for awk
+ok "its events come whole and in order" awk -F '[ =]' '
+	NR > 1 && !/^(3:0=[0-9]+ )?3:1=[0-9]+$/ { exit 1 }
+	NR > 1 && $NF != last + 2 { exit 1 }
+	{ last = $NF }
+	END { if (NR != 100) exit 1 }' "$tmp/evdev/events"
+ok "the back-end ends at SIGTERM" stop pen
 
 # ---- real devices ----
 
