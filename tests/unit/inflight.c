@@ -438,6 +438,12 @@ static void crash(void *arg)
 	tap_note("%u states, %u in recoveries; %u buffers were taken again, %u had been used", c->states[0],
 		c->states[1], c->recovered, c->used);
 	CHECK(c->states[0] > 20 && c->recovered && c->used);
+	rig_close(&c->r);
+	for (i = 0; i < 2; i++) {
+		rig_close(&c->scratch[i]);
+		free(c->copy[i]);
+	}
+	free(c);
 }
 
 /* --- nonsense --- */
