@@ -45,6 +45,10 @@ type_options()
 {
 	case $1 in
 	block) needs=(--null=1M) ;;
+	input)
+		[ -p "$tmp/events" ] || mkfifo "$tmp/events"
+		needs=(--source="$tmp/events")
+		;;
 	*) needs=() ;;
 	esac
 }
