@@ -71,3 +71,15 @@ void *inflight_queue(const struct inflight *in, unsigned index, bool packed, uns
 	*num = (unsigned)MIN(n, UINT64_C(32768));
 	return in->shm->addr + index * in->stride;
 }
+
+static int by_counter(const void *a, const void *b)
+{
+	const struct inflight_mark *x = a, *y = b;
+
+	return x->counter < y->counter ? -1 : x->counter > y->counter;
+}
+
+void inflight_sort(struct inflight_mark *marks, unsigned n)
+{
+	qsort(marks, n, sizeof(*marks), by_counter);
+}

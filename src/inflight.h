@@ -18,6 +18,20 @@
 
 struct shmem;
 
+/* A buffer that the area says was in flight, and when it was taken; id: head, or entry of the area. */
+struct inflight_mark {
+	uint64_t counter;
+	uint16_t id;
+};
+/* Brings marks into the order in which the buffers were taken. */
+void inflight_sort(struct inflight_mark *marks, unsigned n);
+
+/* What keeps recovery right is the order in which we store, seen by whoever comes after our death. */
+static inline void inflight_order(void)
+{
+	__atomic_signal_fence(__ATOMIC_SEQ_CST);
+}
+
 /* One area for all queues of a device. */
 struct inflight {
 	struct shmem *shm;

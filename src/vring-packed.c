@@ -54,11 +54,6 @@ struct desc { /* our copy of one */
 	uint16_t id, flags;
 };
 
-static inline void store_order(void)
-{
-	__atomic_signal_fence(__ATOMIC_SEQ_CST);
-}
-
 static inline uint8_t *entry(const struct virtqueue *q, unsigned i)
 {
 	return (uint8_t *)q->inflight + AREA_DESC + i * (size_t)ENTRY_SIZE;
@@ -133,7 +128,7 @@ static bool track(struct virtqueue *q, struct vring_slot *s, const struct desc *
 	if (first) {
 		le16_store(head + ENTRY_NUM, 0);
 		le64_store(head + ENTRY_COUNTER, q->inflight_counter++);
-		store_order();
+		inflight_order();
 		__atomic_store_n(head + ENTRY_INFLIGHT, 1, __ATOMIC_RELAXED);
 	}
 	if (last)
@@ -146,10 +141,10 @@ static bool track(struct virtqueue *q, struct vring_slot *s, const struct desc *
 	s->last_entry = (uint16_t)free;
 	q->packed_.free_head = q->packed_.free_next[free];
 	le16_store((uint8_t *)q->inflight + AREA_FREE, q->packed_.free_head);
-	store_order();
+	inflight_order();
 	if (last) {
 		le16_store((uint8_t *)q->inflight + AREA_OLD_FREE, q->packed_.free_head);
-		store_order();
+		inflight_order();
 	}
 	return true;
 }
@@ -159,10 +154,10 @@ static void untrack(struct virtqueue *q, const struct vring_slot *s)
 {
 	q->packed_.free_next[s->last_entry] = q->packed_.free_head;
 	le16_store(entry(q, s->last_entry) + ENTRY_NEXT, q->packed_.free_head);
-	store_order();
+	inflight_order();
 	q->packed_.free_head = s->entry;
 	le16_store((uint8_t *)q->inflight + AREA_FREE, s->entry);
-	store_order();
+	inflight_order();
 }
 
 static inline bool desc_available(uint16_t flags, bool wrap)
@@ -250,7 +245,7 @@ broken:
 	if (tracked && !first) { /* its entries are all at the old front of the free list */
 		q->packed_.free_head = s->entry;
 		le16_store((uint8_t *)q->inflight + AREA_OLD_FREE, s->entry);
-		store_order();
+		inflight_order();
 		le16_store((uint8_t *)q->inflight + AREA_FREE, s->entry);
 		__atomic_store_n(entry(q, s->entry) + ENTRY_INFLIGHT, 0, __ATOMIC_RELAXED);
 	}
@@ -295,9 +290,9 @@ static void packed_rewind(struct virtqueue *q, const struct vring_slot *s)
 	/* a mark on the free list counts no more; the other way round the entries would be nowhere */
 	untrack(q, s);
 	le16_store((uint8_t *)q->inflight + AREA_OLD_FREE, s->entry);
-	store_order();
+	inflight_order();
 	__atomic_store_n(entry(q, s->entry) + ENTRY_INFLIGHT, 0, __ATOMIC_RELAXED);
-	store_order();
+	inflight_order();
 }
 
 /* Notification */
@@ -346,13 +341,13 @@ static void packed_commit(struct virtqueue *q, struct vring_slot **slots, unsign
 	uint8_t *area = q->inflight;
 	unsigned i;
 
-	store_order();
+	inflight_order();
 	for (i = 0; i < n; i++)
 		if (slots[i]->tracked)
 			__atomic_store_n(entry(q, slots[i]->entry) + ENTRY_INFLIGHT, 0, __ATOMIC_RELAXED);
-	store_order();
+	inflight_order();
 	le16_store(area + AREA_OLD_FREE, q->packed_.free_head);
-	store_order();
+	inflight_order();
 	area_set_places(q, next_used(q), next_used(q));
 }
 
@@ -385,7 +380,7 @@ static void packed_publish(struct virtqueue *q, struct vring_slot **slots, unsig
 	}
 	if (area) {
 		area_set_places(q, next_used(q), old);
-		store_order();
+		inflight_order();
 	}
 	le16_store_release(first + 14, first_flags);
 	vring_log(q, q->packed_.ring_gpa + (uint64_t)(first - q->packed_.ring), 16);
@@ -408,7 +403,7 @@ static void area_init(struct virtqueue *q)
 	q->packed_.free_head = 0;
 	le16_store(area + AREA_DESC_NUM, (uint16_t)q->inflight_num);
 	area_set_places(q, next_used(q), next_used(q));
-	store_order();
+	inflight_order();
 	le16_store(area + AREA_VERSION, 1);
 }
 
@@ -436,9 +431,9 @@ static int area_settle(struct virtqueue *q)
 		}
 	}
 	le16_store(area + AREA_OLD_FREE, free);
-	store_order();
+	inflight_order();
 	area_set_places(q, old, old);
-	store_order();
+	inflight_order();
 	le16_store(area + AREA_FREE, free);
 	q->packed_.free_head = free;
 	q->packed_.next_used = old.pos;
@@ -487,21 +482,9 @@ static int area_walk(struct virtqueue *q, uint8_t *seen, unsigned i, unsigned ma
 	return 0;
 }
 
-struct marked {
-	uint64_t counter;
-	uint16_t entry;
-};
-
-static int by_counter(const void *a, const void *b)
-{
-	const struct marked *x = a, *y = b;
-
-	return x->counter < y->counter ? -1 : x->counter > y->counter;
-}
-
 static int packed_recover(struct virtqueue *q)
 {
-	CLEANUP_FREE struct marked *list = calloc(q->inflight_num, sizeof(*list));
+	CLEANUP_FREE struct inflight_mark *list = calloc(q->inflight_num, sizeof(*list));
 	CLEANUP_FREE uint8_t *seen = calloc(q->inflight_num, 1);
 	unsigned i, n = 0, total = 0;
 
@@ -520,13 +503,14 @@ static int packed_recover(struct virtqueue *q)
 			return -EINVAL;
 		q->packed_.chain_num[i] = (uint16_t)num;
 		total += num;
-		list[n++] = (struct marked){.counter = le64_load(e + ENTRY_COUNTER), .entry = (uint16_t)i};
+		list[n++] =
+			(struct inflight_mark){.counter = le64_load(e + ENTRY_COUNTER), .id = (uint16_t)i};
 	}
 	if (total > q->num)
 		return -EINVAL;
-	qsort(list, n, sizeof(*list), by_counter);
+	inflight_sort(list, n);
 	for (i = 0; i < n; i++)
-		q->resubmit[i] = list[i].entry;
+		q->resubmit[i] = list[i].id;
 	q->nresubmit = n;
 	q->inflight_counter = n ? list[n - 1].counter + 1 : 0;
 	q->packed_.outstanding = total;

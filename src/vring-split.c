@@ -25,12 +25,6 @@ enum { AVAIL_IDX = 2, AVAIL_RING = 4, USED_IDX = 2, USED_RING = 4 };
 enum { AREA_VERSION = 8, AREA_DESC_NUM = 10, AREA_LAST_BATCH = 12, AREA_USED_IDX = 14, AREA_DESC = 16 };
 enum { MARK_SIZE = 16, MARK_INFLIGHT = 0, MARK_NEXT = 6, MARK_COUNTER = 8 };
 
-/* What keeps recovery right is the order in which we store, seen by whoever comes after our death. */
-static inline void store_order(void)
-{
-	__atomic_signal_fence(__ATOMIC_SEQ_CST);
-}
-
 static inline uint8_t *mark(const struct virtqueue *q, unsigned head)
 {
 	return (uint8_t *)q->inflight + AREA_DESC + head * (size_t)MARK_SIZE;
@@ -61,9 +55,9 @@ static void split_track(struct virtqueue *q, struct vring_slot *s)
 	m = mark(q, s->id);
 	s->tracked = true;
 	le64_store(m + MARK_COUNTER, q->inflight_counter++);
-	store_order();
+	inflight_order();
 	__atomic_store_n(m + MARK_INFLIGHT, 1, __ATOMIC_RELAXED);
-	store_order();
+	inflight_order();
 }
 
 static struct vring_slot *split_chain(struct virtqueue *q, uint16_t head)
@@ -191,9 +185,9 @@ static void split_publish(struct virtqueue *q, struct vring_slot **slots, unsign
 		idx++;
 		if (s->tracked) {
 			le16_store(mark(q, s->id) + MARK_NEXT, le16_load(area + AREA_LAST_BATCH));
-			store_order();
+			inflight_order();
 			le16_store(area + AREA_LAST_BATCH, s->id);
-			store_order();
+			inflight_order();
 		}
 	}
 	q->split.used_idx = idx;
@@ -201,11 +195,11 @@ static void split_publish(struct virtqueue *q, struct vring_slot **slots, unsign
 	vring_log(q, q->addr.log, 4);
 	if (!area)
 		return;
-	store_order();
+	inflight_order();
 	for (i = 0; i < n; i++)
 		if (slots[i]->tracked)
 			__atomic_store_n(mark(q, slots[i]->id) + MARK_INFLIGHT, 0, __ATOMIC_RELAXED);
-	store_order();
+	inflight_order();
 	le16_store(area + AREA_USED_IDX, idx);
 }
 
@@ -243,21 +237,9 @@ static void recover_batch(struct virtqueue *q, uint16_t used)
 	le16_store(area + AREA_USED_IDX, used);
 }
 
-struct marked {
-	uint64_t counter;
-	uint16_t id;
-};
-
-static int by_counter(const void *a, const void *b)
-{
-	const struct marked *x = a, *y = b;
-
-	return x->counter < y->counter ? -1 : x->counter > y->counter;
-}
-
 static int split_recover(struct virtqueue *q)
 {
-	CLEANUP_FREE struct marked *list = calloc(q->inflight_num, sizeof(*list));
+	CLEANUP_FREE struct inflight_mark *list = calloc(q->inflight_num, sizeof(*list));
 	unsigned i, n = 0;
 
 	if (!list)
@@ -265,9 +247,9 @@ static int split_recover(struct virtqueue *q)
 	recover_batch(q, q->split.used_idx);
 	for (i = 0; i < q->inflight_num; i++)
 		if (__atomic_load_n(mark(q, i) + MARK_INFLIGHT, __ATOMIC_RELAXED))
-			list[n++] = (struct marked){
+			list[n++] = (struct inflight_mark){
 				.counter = le64_load(mark(q, i) + MARK_COUNTER), .id = (uint16_t)i};
-	qsort(list, n, sizeof(*list), by_counter);
+	inflight_sort(list, n);
 	for (i = 0; i < n; i++)
 		q->resubmit[i] = list[i].id;
 	q->nresubmit = n;
@@ -294,7 +276,7 @@ static int split_begin(struct virtqueue *q)
 		memset(area, 0, AREA_DESC + q->inflight_num * (size_t)MARK_SIZE);
 		le16_store(area + AREA_DESC_NUM, (uint16_t)q->inflight_num);
 		le16_store(area + AREA_USED_IDX, q->split.used_idx);
-		store_order();
+		inflight_order();
 		le16_store(area + AREA_VERSION, 1);
 	}
 	q->split.avail_idx = q->split.last_avail;

@@ -2,10 +2,10 @@
 /* Moving a device's state through pipes that are much smaller, slow, or given up. */
 #include "device-state.h"
 
-#include <dirent.h>
 #include <fcntl.h>
 
 #include "settle.h"
+#include "leaks.h"
 #include "tap.h"
 
 struct state { /* of the test's device */
@@ -58,18 +58,6 @@ struct rig {
 	int result;
 	unsigned finished;
 };
-
-static unsigned open_fds(void)
-{
-	DIR *dir = opendir("/proc/self/fd");
-	unsigned n = 0;
-
-	CHECK(dir);
-	while (readdir(dir))
-		n++;
-	closedir(dir);
-	return n;
-}
 
 static void rig_open(struct rig *r, const struct device *dev)
 {

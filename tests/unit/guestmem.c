@@ -2,11 +2,11 @@
 /* Guest-memory maps, against a list of regions that is searched from end to end. */
 #include "../../src/guestmem.h"
 
-#include <dirent.h>
 #include <fcntl.h>
 #include <pthread.h>
 #include <sys/resource.h>
 
+#include "../lib/leaks.h"
 #include "../lib/tap.h"
 
 enum { PAGE = 4096, RW = PROT_READ | PROT_WRITE };
@@ -26,18 +26,6 @@ static int memory_file(uint64_t size)
 	CHECK_SYS(fd);
 	CHECK_EQ(ftruncate(fd, (off_t)size), 0);
 	return fd;
-}
-
-static unsigned open_fds(void)
-{
-	DIR *dir = opendir("/proc/self/fd");
-	unsigned n = 0;
-
-	CHECK(dir);
-	while (readdir(dir))
-		n++;
-	closedir(dir);
-	return n - 3;
 }
 
 static unsigned mappings(void)

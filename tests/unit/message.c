@@ -2,27 +2,15 @@
 /* The codec: messages that come in pieces, with descriptors at any byte, too many of them, cut off, wrong; and sending. */
 #include "message.h"
 
-#include <dirent.h>
 #include <fcntl.h>
 #include <sys/resource.h>
 #include <sys/socket.h>
 
+#include "leaks.h"
 #include "tap.h"
 #include "util.h"
 
 enum { HEADER = sizeof(struct message_header), SCM_MOST = 253 };
-
-static unsigned open_fds(void)
-{
-	DIR *dir = opendir("/proc/self/fd");
-	unsigned n = 0;
-
-	CHECK(dir);
-	while (readdir(dir))
-		n++;
-	closedir(dir);
-	return n;
-}
 
 struct link {
 	int front, back;

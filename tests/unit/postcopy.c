@@ -5,27 +5,15 @@
  */
 #include "postcopy.h"
 
-#include <dirent.h>
 #include <fcntl.h>
 #include <linux/userfaultfd.h>
 #include <sys/ioctl.h>
 #include <sys/socket.h>
 
+#include "leaks.h"
 #include "tap.h"
 
 enum { PAGE = 4096, PAGES = 8 };
-
-static unsigned open_fds(void)
-{
-	DIR *dir = opendir("/proc/self/fd");
-	unsigned n = 0;
-
-	CHECK(dir);
-	while (readdir(dir))
-		n++;
-	closedir(dir);
-	return n - 3;
-}
 
 static void required(void)
 {

@@ -6,13 +6,13 @@
 #include "huge-pages.h"
 #include "../../src/shmem.h"
 
-#include <dirent.h>
 #include <fcntl.h>
 #include <poll.h>
 #include <pthread.h>
 #include <sys/resource.h>
 
 #include "../../src/util.h"
+#include "../lib/leaks.h"
 #include "../lib/tap.h"
 
 enum { PAGE = 4096 };
@@ -26,18 +26,6 @@ static int memory_file(size_t size, unsigned flags)
 	if (ftruncate(fd, (off_t)size) < 0)
 		FAIL("ftruncate: %s", strerror(errno));
 	return fd;
-}
-
-static unsigned open_fds(void)
-{
-	DIR *dir = opendir("/proc/self/fd");
-	unsigned n = 0;
-
-	CHECK(dir);
-	while (readdir(dir))
-		n++;
-	closedir(dir);
-	return n - 3; /* ".", ".." and the directory itself */
 }
 
 static unsigned mappings(void)
