@@ -9,20 +9,20 @@ limit=300
 . "$(dirname "$0")/common.sh"
 requires clang-format shellcheck
 
-# files PATTERN...: of the source tree, not of a build inside it
+# files PATTERN...: of the source tree, not of builds inside it
 files()
 {
 	local pattern args=()
 	for pattern; do
 		args+=(${args:+-o} -name "$pattern")
 	done
-	find "$srcdir" \( -name .git -o -name build -o -name build-aux -o -name autom4te.cache \) -prune -o \
-		-type f \( "${args[@]}" \) -print
+	find "$srcdir" -mindepth 1 \( -type d \( -name .git -o -name build-aux -o -name autom4te.cache -o \
+		-exec test -f '{}/config.status' \; \) -prune \) -o -type f \( "${args[@]}" \) -print
 }
 
 mapfile -t c < <(files '*.c' '*.h' | grep -v '/config\.h$')
-mapfile -t scripts < <(grep -rlE --exclude-dir={.git,build,build-aux,autom4te.cache} --exclude={configure,configure~} \
-	'^#!/bin/(ba)?sh|^# shellcheck shell=' "$srcdir")
+mapfile -t scripts < <(files '*' | grep -vE '/configure~?$|/config\.status$' |
+	xargs -d '\n' grep -lE '^#!/bin/(ba)?sh|^# shellcheck shell=')
 
 run clang-format --dry-run -Werror "${c[@]}"
 is "${#c[@]} C files are formatted" "$status" 0
