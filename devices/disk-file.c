@@ -6,8 +6,9 @@
  * The lock is QEMU's: one byte per permission, at 100 for what we do and at 200 for what we don't suffer from others,
  * all taken as shared OFD locks (fcntl(2)) and then checked against the opposite byte of everybody else. Two that start
  * at the same moment may both give up, but never both go on. So an image that a QEMU process writes to is refused, and
- * the other way round. After a kill the kernel may hold the file for another moment (io_uring ends in the background),
- * therefore a conflict counts only when it stays.
+ * the other way round. After a kill the kernel may hold the file for another moment, or seconds on a busy host: io_uring
+ * ends in the background, with writes that may still land. Waiting for the lock is what keeps these from coming after
+ * our own, therefore a conflict counts only when it stays.
  */
 #include "disk-file.h"
 
@@ -31,7 +32,7 @@
 enum { PERM_READ = 0, PERM_WRITE = 1, PERM_RESIZE = 3 }; /* QEMU's permission bits */
 #define LOCK_USED     100
 #define LOCK_UNSHARED 200
-#define LOCK_TRIES    100
+#define LOCK_TRIES    500
 #define LOCK_PAUSE_NS 10000000
 
 static int lock_byte(int fd, off_t at)

@@ -90,8 +90,8 @@ struct device {
 	void (*config_write)(struct backend *b, size_t off, const void *data, size_t len);
 	int (*request)(struct backend *b, struct request *r);
 	int (*command)(struct backend *b, struct json_value *in, struct json *out);
-	/* Device state for migration: save writes all of it to fd (blocking, a pipe), load reads to end of
-	 * file. Called in a pool thread while no queue runs. */
+	/* Device state for migration: save writes all of it to fd, a memory file; load reads from there to its end.
+	 * No queue runs meanwhile. */
 	int (*save)(struct backend *b, int fd);
 	int (*load)(struct backend *b, int fd);
 };

@@ -111,12 +111,23 @@ static void try_accept(struct watch *w, uint32_t events)
 
 	(void)events;
 	if (fd < 0) {
-		if (errno != EAGAIN && errno != EINTR && errno != ECONNABORTED)
-			log_guest_error("accept: %s", strerror(errno));
+		if (errno == EAGAIN || errno == EINTR || errno == ECONNABORTED)
+			return;
+		/* out of descriptors or memory: the connection stays, so do not look again at once */
+		log_guest_error("accept: %s", strerror(errno));
+		watch_del(&l->watch);
+		timer_arm_in(l->loop, &l->retry, RETRY_LAST_NS);
 		return;
 	}
 	watch_del(&l->watch);
 	l->connected(l, fd);
+}
+
+static void accept_again(struct timer *t)
+{
+	struct listener *l = container_of(t, struct listener, retry);
+
+	listener_next(l);
 }
 
 static void try_connect(struct timer *t)
@@ -144,7 +155,7 @@ int listener_open(struct listener *l, struct loop *loop, const char *path, uint3
 	l->loop = loop;
 	l->fd = l->watch.fd = -1;
 	l->watch.ready = try_accept;
-	l->retry.expired = try_connect;
+	l->retry.expired = connect_path ? try_connect : accept_again;
 	l->delay_ns = RETRY_FIRST_NS;
 	if (path)
 		return open_path(l, path, mode);

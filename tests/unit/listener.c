@@ -3,9 +3,11 @@
 #include "listener.h"
 
 #include <fcntl.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/un.h>
+#include <time.h>
 
 #include "settle.h"
 #include "tap.h"
@@ -397,6 +399,44 @@ static void connects(void *arg)
 	rig_close(&r);
 }
 
+static void stop_loop(struct timer *t)
+{
+	loop_stop(t->loop);
+}
+
+/* No descriptor is left: the connection stays in the backlog, the loop sleeps, and tries again later. */
+static void out_of_descriptors(void *arg)
+{
+	struct timer end = {.expired = stop_loop};
+	struct rlimit old, low;
+	struct timespec cpu;
+	struct rig r;
+	int a;
+
+	(void)arg;
+	rig_open(&r);
+	CHECK_EQ(listener_open(&r.l, r.loop, r.path, 0, -1, NULL), 0);
+	CHECK(listener_next(&r.l));
+	a = client(r.path);
+	CHECK(a >= 0);
+	CHECK_SYS(getrlimit(RLIMIT_NOFILE, &old));
+	low = old;
+	low.rlim_cur = 0;
+	CHECK_SYS(setrlimit(RLIMIT_NOFILE, &low));
+	timer_arm_in(r.loop, &end, 300000000);
+	loop_run(r.loop);
+	CHECK_SYS(setrlimit(RLIMIT_NOFILE, &old));
+	CHECK_EQ(r.n, 0);
+	CHECK_SYS(clock_gettime(CLOCK_THREAD_CPUTIME_ID, &cpu));
+	CHECK(cpu.tv_sec == 0 && cpu.tv_nsec < 150000000);
+	r.stop = true;
+	loop_run(r.loop);
+	CHECK_EQ(r.n, 1);
+	check_connected(a, r.got[0]);
+	close(a);
+	rig_close(&r);
+}
+
 int main(void)
 {
 	static const bool yes = true, no = false;
@@ -415,6 +455,7 @@ int main(void)
 		tap_case(name, no_socket, &k);
 	}
 	tap_case("paths", paths, NULL);
+	tap_case("no descriptor for a connection", out_of_descriptors, NULL);
 	tap_case("a foreign socket at the end", foreign_at_the_end, NULL);
 	tap_case("a listening descriptor", given_listening, NULL);
 	tap_case("a connected descriptor", given_connected, NULL);
