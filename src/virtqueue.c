@@ -43,6 +43,10 @@ struct element *virtqueue_pop(struct virtqueue *q)
 		loop_again(q->loop, &q->run);
 		return NULL;
 	}
+	if (unlikely(q->nlong >= VRING_MAX_LONG)) {
+		q->starved = true;
+		return NULL;
+	}
 	kicks_off(q);
 	if (q->nstaged >= VRING_BATCH || q->staged_bytes >= VRING_BATCH_BYTES)
 		vring_publish(q);

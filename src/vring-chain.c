@@ -51,6 +51,7 @@ static bool segs_grow(struct virtqueue *q, struct vring_slot *s)
 		return false;
 	memcpy(segs->iov, s->iov, n * sizeof(*s->iov));
 	memcpy(segs->gpa, s->gpa, n * sizeof(*s->gpa));
+	q->nlong++;
 	s->segs = segs;
 	s->iov = segs->iov;
 	s->gpa = segs->gpa;
@@ -235,6 +236,11 @@ void vring_segs_put(struct virtqueue *q, struct vring_slot *s)
 	s->segs->next = q->free_segs;
 	q->free_segs = s->segs;
 	s->segs = NULL;
+	q->nlong--;
+	if (unlikely(q->starved)) {
+		q->starved = false;
+		virtqueue_wake(q);
+	}
 }
 
 void vring_slot_release(struct virtqueue *q, struct vring_slot *s)

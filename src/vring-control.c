@@ -110,10 +110,11 @@ static int start(struct virtqueue *q, struct guestmem *mem, struct dirtylog *log
 	q->in_order = q->features & BIT(35);
 	q->log_all = q->features & BIT(26);
 	q->ops = q->packed ? &vring_packed_ops : &vring_split_ops;
-	q->broken = q->discard = q->armed = false;
+	q->broken = q->discard = q->armed = q->starved = false;
 	q->saw_empty = true;
 	q->staged_bytes = 0;
-	q->out = q->nstaged = q->nunpopped = q->nheld = q->nresubmit = q->resubmit_next = q->hint = 0;
+	q->out = q->nlong = q->nstaged = q->nunpopped = q->nheld = q->nresubmit = q->resubmit_next = q->hint =
+		0;
 	q->seq = q->order_next = q->inflight_counter = 0;
 	memset(&q->packed_, 0, sizeof(q->packed_));
 	err = slots_alloc(q);

@@ -34,6 +34,8 @@ enum {
 	VRING_INLINE_SEGS = 8, /* segments a slot holds itself */
 	VRING_MAX_SEGS =
 		1028, /* segments of one chain, IOV_MAX data plus header and status; more breaks the queue */
+	VRING_MAX_LONG =
+		1024, /* chains of more than VRING_INLINE_SEGS that are out at a time; others wait in the ring */
 };
 
 /* A memory map and how many slots use it. */
@@ -175,6 +177,8 @@ struct virtqueue {
 	unsigned nunpopped; /* given back, but a younger one was not (yet) */
 	unsigned nheld;	    /* in_order: done, but an older one was not */
 	struct segs *free_segs;
+	unsigned nlong; /* slots with segs */
+	bool starved;	/* a pop waits for one of them */
 
 	uint16_t *resubmit; /* split: heads, packed: entries, in order; from the in-flight area */
 	unsigned nresubmit, resubmit_next;

@@ -561,6 +561,43 @@ static void breaks(const struct rig_mode *m)
 
 /* --- chains --- */
 
+/* So many long chains are out that the others wait in the ring, until one comes back. */
+static void many_long_chains(const struct rig_mode *mode)
+{
+	enum { TOTAL = VRING_MAX_LONG + 500 };
+	struct rig_mode m = *mode;
+	unsigned got = 0;
+	struct rig r;
+
+	m.num = 2048;
+	m.chunk = 1024;
+	rig_open(&r, &m);
+	r.device = rig_hold;
+	for (unsigned i = 0; i < TOTAL; i++)
+		CHECK(rig_add_indirect(&r, 60, 12, 60, 12, 60) >= 0);
+	rig_publish(&r);
+	rig_turn(&r);
+	CHECK_EQ(r.nheld, VRING_MAX_LONG);
+	CHECK(!r.q->broken);
+	while (got < TOTAL) {
+		unsigned n = r.nheld;
+
+		CHECK(n > 0);
+		r.nheld = 0;
+		for (unsigned i = 0; i < n; i++) {
+			struct element *e = r.held[i];
+
+			rig_answer(e);
+			virtqueue_push(e);
+		}
+		rig_turn(&r);
+		got += rig_collect(&r, NULL, TOTAL);
+	}
+	CHECK_EQ(got, TOTAL);
+	CHECK_EQ(r.q->nlong, 0);
+	rig_close(&r);
+}
+
 static void many_segments(const struct rig_mode *m)
 {
 	struct rig_mode mode = *m;
@@ -1121,6 +1158,7 @@ static const struct {
 	{"a stop that discards", stop_discards},
 	{"a broken queue", breaks},
 	{"long chains", many_segments},
+	{"more long chains than may be out", many_long_chains},
 	{"a chain that is too long", too_many_segments},
 	{"descriptors without bytes", zero_lengths},
 	{"buffers across regions", across_regions},
