@@ -252,6 +252,19 @@ static void memory_lost(struct watch *w, uint32_t events)
 		session_end(c->host.session, true, false);
 }
 
+bool backend_event_wanted(const struct backend *b)
+{
+	(void)b;
+	return false;
+}
+
+void backend_event(struct backend *b, const char *name, struct json *data)
+{
+	(void)b;
+	log_debug("event %s", name);
+	json_free(data);
+}
+
 void backend_config_changed(struct backend *b)
 {
 	struct core *c = core_of(b);

@@ -19,6 +19,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "command.h"
 #include "cursor.h"
 #include "json.h"
 #include "le.h"
@@ -64,8 +65,9 @@ struct device {
 	uint64_t protocol_features; /* PROTOCOL_* bits of message.h beyond the core's own (RARP, MTU, crypto
 				       session) */
 	size_t state_size, queue_state_size, config_size;
-	const struct option_spec *options; /* offsets into state; or NULL */
-	const struct queue_spec *queues;   /* nqueues rows; the last `repeat` rows recur up to max_queues */
+	const struct option_spec *options;   /* offsets into state; or NULL */
+	const struct command_spec *commands; /* of the control socket; or NULL */
+	const struct queue_spec *queues;     /* nqueues rows; the last `repeat` rows recur up to max_queues */
 	uint16_t nqueues, repeat, max_queues;
 	bool queue_threads;  /* queues share only read-only state: open() may set b->threads */
 	bool enable_on_kick; /* some front-ends of this device never send SET_VRING_ENABLE (crypto) */
@@ -89,7 +91,6 @@ struct device {
 	 * writable to b->config, ignore the rest (front-ends send read-only fields along). */
 	void (*config_write)(struct backend *b, size_t off, const void *data, size_t len);
 	int (*request)(struct backend *b, struct request *r);
-	int (*command)(struct backend *b, struct json_value *in, struct json *out);
 	/* Device state for migration: save writes all of it to fd, a memory file; load reads from there to its end.
 	 * No queue runs meanwhile. */
 	int (*save)(struct backend *b, int fd);
@@ -117,6 +118,13 @@ static inline bool backend_has(const struct backend *b, unsigned bit)
 /* b->config was changed by us: tell the front-end (VHOST_USER_BACKEND_CONFIG_CHANGE_MSG). Control loop only.
  */
 void backend_config_changed(struct backend *b);
+/*
+ * Tells all clients of the control socket that something happened: {"event":name,"data":data}. data is one complete object,
+ * or NULL: {}; it is freed. backend_event_wanted() is false when nobody listens, so that data need not be made. Control
+ * loop only.
+ */
+bool backend_event_wanted(const struct backend *b);
+void backend_event(struct backend *b, const char *name, struct json *data);
 /* The virtqueue with this index, or NULL when the front-end never set it up. Control loop or any queue's own.
  */
 struct virtqueue *backend_queue(struct backend *b, unsigned index);

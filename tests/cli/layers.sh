@@ -13,7 +13,7 @@ layer()
 {
 	case $1 in
 	util | le | log) echo 0 ;;
-	cursor | loop | options | json | stats | shmem) echo 1 ;;
+	cursor | loop | options | json | stats | shmem | command) echo 1 ;;
 	message | guestmem | dirtylog | inflight | iotlb | pool | uring | probe) echo 2 ;;
 	vring | vring-* | virtqueue | postcopy) echo 3 ;;
 	device | device-state | config | backchannel | session | session-* | listener | control) echo 4 ;;
