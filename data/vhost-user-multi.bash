@@ -17,7 +17,7 @@ _vhost_user_multi()
 	if [ "$name" = vhost-user-multi ]; then
 		if [ "$COMP_CWORD" -eq 1 ]; then
 			mapfile -t COMPREPLY < <(compgen -W \
-				"$("$program" --list 2>/dev/null | cut -d ' ' -f 1) discover --list --help --version" -- "$cur")
+				"$("$program" --list 2>/dev/null | cut -d ' ' -f 1) ctl discover --list --help --version" -- "$cur")
 			return
 		fi
 		command+=("${COMP_WORDS[1]}")

@@ -9,7 +9,7 @@
  * The end: SIGTERM and SIGINT close the listener, which removes our socket, let the requests in flight finish, and end
  * the process with status 0, after END_NS at the latest: what is then still in flight was never acknowledged.
  */
-#include "backend.h"
+#include "backend-core.h"
 
 #include <errno.h>
 #include <signal.h>
@@ -19,31 +19,9 @@
 #include <sys/resource.h>
 #include <sys/signalfd.h>
 
-#include "listener.h"
-#include "session.h"
 #include "shmem.h"
 
 #define END_NS (UINT64_C(60) * 1000 * 1000)
-
-enum { MAX_THREADS = 256 };
-
-struct core {
-	struct backend b;
-	const struct backend_options *opt;
-	struct session_host host;
-	struct listener listener;
-	struct loop *thread[MAX_THREADS];
-	struct watch signals, lost;
-	struct timer deadline;
-	struct post fail_post;
-	bool opened, ending;
-	int status;
-};
-
-static struct core *core_of(struct backend *b)
-{
-	return container_of(b, struct core, b);
-}
 
 /* Queues */
 
@@ -108,6 +86,8 @@ static struct virtqueue *host_queue(struct session_host *host, unsigned index)
 		log_error("queue %u: out of memory or threads", index);
 		return NULL;
 	}
+	if (c->opt->control_path)
+		q->latency = calloc(1, sizeof(*q->latency)); /* without it no times are taken */
 	q->on_start = queue_start;
 	q->on_stop = queue_stop;
 	q->call_inband = session_call_inband;
@@ -190,6 +170,7 @@ static void end(struct core *c, int status)
 	c->ending = true;
 	c->status = status;
 	listener_close(&c->listener);
+	control_quiet(&c->control);
 	if (!c->host.session) {
 		finish(c);
 		return;
@@ -206,6 +187,7 @@ static void session_ended(struct session_host *host, bool orderly)
 		finish(c);
 		return;
 	}
+	control_event(&c->control, "disconnected", NULL);
 	if (!listener_next(&c->listener))
 		end(c, orderly ? 0 : 1);
 }
@@ -214,8 +196,11 @@ static void connected(struct listener *l, int fd)
 {
 	struct core *c = container_of(l, struct core, listener);
 
-	if (!session_new(&c->host, fd))
+	if (!session_new(&c->host, fd)) {
 		end(c, 1);
+		return;
+	}
+	control_event(&c->control, "connected", NULL);
 }
 
 /* Quiescing took too long. The kernel may still be busy for us, so no tidying up. */
@@ -254,14 +239,12 @@ static void memory_lost(struct watch *w, uint32_t events)
 
 bool backend_event_wanted(const struct backend *b)
 {
-	(void)b;
-	return false;
+	return control_has_clients(&container_of(b, const struct core, b)->control);
 }
 
 void backend_event(struct backend *b, const char *name, struct json *data)
 {
-	(void)b;
-	log_debug("event %s", name);
+	control_event(&core_of(b)->control, name, data);
 	json_free(data);
 }
 
@@ -276,6 +259,12 @@ void backend_config_changed(struct backend *b)
 static void fail_run(struct post *p)
 {
 	end(container_of(p, struct core, fail_post), 1);
+}
+
+static void quit_run(struct post *p)
+{
+	log_info("ended by a command");
+	end(container_of(p, struct core, quit_post), 0);
 }
 
 void backend_fail(struct backend *b, const char *fmt, ...)
@@ -342,10 +331,19 @@ static int open_device(struct core *c)
 	if (err)
 		return err;
 	c->opened = true;
-	c->b.threads = MIN(c->b.threads, (unsigned)MAX_THREADS);
+	c->b.threads = MIN(c->b.threads, (unsigned)BACKEND_MAX_THREADS);
 	c->host.nqueues = c->b.num_queues;
 	c->host.queues = calloc(c->host.nqueues, sizeof(*c->host.queues));
 	return c->host.queues ? 0 : log_errno(ENOMEM, "%s", dev->name);
+}
+
+static int open_control(struct core *c)
+{
+	c->control.b = &c->b;
+	c->control.loop = c->b.loop;
+	c->control.core = backend_commands;
+	c->control.device = c->b.dev->commands;
+	return c->opt->control_path ? control_open(&c->control, c->opt->control_path) : 0;
 }
 
 static int set_up(struct core *c)
@@ -362,6 +360,8 @@ static int set_up(struct core *c)
 	if (!err)
 		err = open_device(c);
 	if (!err)
+		err = open_control(c);
+	if (!err)
 		err = listener_open(&c->listener, c->b.loop, c->opt->socket_path, c->opt->socket_mode,
 			c->opt->fd, c->opt->connect_path);
 	if (!err && !listener_next(&c->listener))
@@ -374,6 +374,7 @@ static void tear_down(struct core *c)
 	unsigned i;
 
 	listener_close(&c->listener);
+	control_close(&c->control);
 	for (i = 0; c->host.queues && i < c->host.nqueues; i++)
 		virtqueue_free(c->host.queues[i]);
 	free(c->host.queues);
@@ -383,7 +384,7 @@ static void tear_down(struct core *c)
 	watch_del(&c->signals);
 	watch_del(&c->lost);
 	fd_close(&c->host.signal_fd);
-	for (i = 0; i < MAX_THREADS; i++)
+	for (i = 0; i < BACKEND_MAX_THREADS; i++)
 		if (c->thread[i])
 			loop_free(c->thread[i]);
 	if (c->b.loop)
@@ -403,10 +404,12 @@ int backend_run(const struct device *dev, void *state, const struct backend_opti
 			.queue = host_queue,
 			.ended = session_ended},
 		.listener = {.fd = -1, .watch.fd = -1, .connected = connected},
+		.control = {.listener = {.fd = -1, .watch.fd = -1}},
 		.signals = {.fd = -1, .ready = signals_ready},
 		.lost = {.fd = -1, .ready = memory_lost},
 		.deadline.expired = deadline_expired,
 		.fail_post.run = fail_run,
+		.quit_post.run = quit_run,
 	};
 
 	if (set_up(&c) == 0)

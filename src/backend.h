@@ -13,6 +13,8 @@ struct backend_options {
 	const char *socket_path; /* exactly one of socket_path, fd, connect_path is given (NULL, -1, NULL
 				    otherwise) */
 	const char *connect_path;
+	const char *version;	  /* of the program, for query-status */
+	const char *control_path; /* or NULL */
 	int fd;		      /* listening or connected */
 	uint64_t poll_us;     /* busy polling, 0: none */
 	bool inband;	      /* offer INBAND_NOTIFICATIONS */

@@ -50,6 +50,19 @@ struct command_spec {
 	int (*run)(struct backend *b, struct command *c);
 };
 
+/* Looks a command up in a table (NULL: an empty one). */
+const struct command_spec *command_find(const struct command_spec *table, const char *name);
+/* c->args against the table: 0, or -EINVAL with desc set. */
+int command_check(const struct command_spec *spec, struct command *c);
+/* Writes one object: name, help, arguments: [{name, type, required, help}…]. */
+void command_describe(const struct command_spec *spec, struct json *out);
+/* Writes a JSON schema (draft 7) of the object "arguments". */
+void command_schema(const struct command_spec *spec, struct json *out);
+/* Writes the object of definitions that it refers to. */
+void command_schema_kinds(struct json *out);
+/* "string", "number", "size", "boolean" */
+const char *command_kind_name(enum command_arg_kind kind);
+
 /* Sets the text that the client gets and returns -err (err > 0). */
 int command_error(struct command *c, int err, const char *fmt, ...) PRINTF_LIKE(3, 4);
 

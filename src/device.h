@@ -56,6 +56,12 @@ struct request {
 	int fd;	       /* or -1; the device takes it by setting this to -1, else the core closes it */
 };
 
+/* Tables of these end with a NULL name. */
+struct feature_name {
+	unsigned bit;
+	const char *name; /* "seg-max" */
+};
+
 struct device {
 	const char *name;    /* "block" */
 	const char *alias;   /* "blk", or NULL */
@@ -66,6 +72,7 @@ struct device {
 				       session) */
 	size_t state_size, queue_state_size, config_size;
 	const struct option_spec *options;   /* offsets into state; or NULL */
+	const struct feature_name *feature_names; /* of the device bits, for query-status; or NULL */
 	const struct command_spec *commands; /* of the control socket; or NULL */
 	const struct queue_spec *queues;     /* nqueues rows; the last `repeat` rows recur up to max_queues */
 	uint16_t nqueues, repeat, max_queues;

@@ -161,7 +161,21 @@ const char *json_text(struct json *j, size_t *len)
 		return NULL;
 	if (len)
 		*len = n;
-	return (const char *)text;
+	return text ? (const char *)text : ""; /* nothing was written yet */
+}
+
+bool json_embed(struct json *j, struct json *value)
+{
+	size_t len;
+	const char *text = json_text(value, &len);
+
+	if (!text || len == 0 || value->depth)
+		return false;
+	while (len && text[len - 1] == '\n')
+		len--;
+	/* what yajl writes for a number is the text it is given */
+	check(j, yajl_gen_number(j->gen, text, len));
+	return true;
 }
 
 int json_write_fd(struct json *j, int fd)
@@ -382,4 +396,36 @@ bool json_get_u64(const struct json_value *object, const char *key, uint64_t *ou
 bool json_get_bool(const struct json_value *object, const char *key, bool *out)
 {
 	return json_as_bool(json_get(object, key), out);
+}
+
+void json_copy(struct json *out, const struct json_value *v)
+{
+	const char *text;
+	bool array = json_type(v) == JSON_ARRAY, on;
+
+	switch (json_type(v)) {
+	case JSON_BOOL:
+		json_as_bool(v, &on);
+		json_bool(out, on);
+		return;
+	case JSON_NUMBER:
+		text = YAJL_GET_NUMBER(val(v));
+		check(out, yajl_gen_number(out->gen, text, strlen(text)));
+		return;
+	case JSON_STRING:
+		json_string(out, json_as_string(v));
+		return;
+	case JSON_NULL:
+		json_null(out);
+		return;
+	default:
+		break;
+	}
+	begin(out, array ? yajl_gen_array_open(out->gen) : yajl_gen_map_open(out->gen));
+	for (size_t i = 0; i < json_length(v); i++) {
+		if (!array)
+			json_key(out, json_key_at(v, i));
+		json_copy(out, json_at(v, i));
+	}
+	end(out, array ? yajl_gen_array_close(out->gen) : yajl_gen_map_close(out->gen));
 }

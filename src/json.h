@@ -39,6 +39,8 @@ void json_null(struct json *j);
 /* The text so far, borrowed until the next call, NUL-terminated. NULL when something was written where it
  * must not be. */
 const char *json_text(struct json *j, size_t *len);
+/* Writes the value that another writer holds, as it is. False, and nothing written: that is not one complete value. */
+bool json_embed(struct json *j, struct json *value);
 /* Writes the text and a newline. -EINVAL: the text is not one complete value; else the -errno of write. */
 int json_write_fd(struct json *j, int fd);
 
@@ -69,6 +71,9 @@ const struct json_value *json_get(const struct json_value *object, const char *k
 const char *json_get_string(const struct json_value *object, const char *key);
 bool json_get_u64(const struct json_value *object, const char *key, uint64_t *out);
 bool json_get_bool(const struct json_value *object, const char *key, bool *out);
+
+/* Writes a value that was read; NULL writes null. */
+void json_copy(struct json *out, const struct json_value *v);
 
 static inline void json_cleanup(struct json **j)
 {

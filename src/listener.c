@@ -29,27 +29,27 @@ static int path_address(struct sockaddr_un *addr, const char *option, const char
 }
 
 /* Removes the file at the path if it is a socket that nobody listens on. */
-static int remove_stale(const struct sockaddr_un *addr)
+static int remove_stale(const char *option, const struct sockaddr_un *addr)
 {
 	CLEANUP_FD int fd = -1;
 	struct stat st;
 
 	if (lstat(addr->sun_path, &st) < 0)
-		return errno == ENOENT ? 0 : log_errno(errno, "--socket-path=%s", addr->sun_path);
+		return errno == ENOENT ? 0 : log_errno(errno, "%s=%s", option, addr->sun_path);
 	if (!S_ISSOCK(st.st_mode)) {
-		log_error("--socket-path=%s: exists and is no socket", addr->sun_path);
+		log_error("%s=%s: exists and is no socket", option, addr->sun_path);
 		return -EEXIST;
 	}
 	fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
 	if (fd < 0)
 		return log_errno(errno, "socket");
 	if (connect(fd, (const struct sockaddr *)addr, sizeof(*addr)) == 0 || errno != ECONNREFUSED) {
-		log_error("--socket-path=%s: another program listens there", addr->sun_path);
+		log_error("%s=%s: another program listens there", option, addr->sun_path);
 		return -EADDRINUSE;
 	}
-	log_info("--socket-path=%s: nobody listens there any more, replaced", addr->sun_path);
+	log_info("%s=%s: nobody listens there any more, replaced", option, addr->sun_path);
 	if (unlink(addr->sun_path) < 0 && errno != ENOENT)
-		return log_errno(errno, "--socket-path=%s", addr->sun_path);
+		return log_errno(errno, "%s=%s", option, addr->sun_path);
 	return 0;
 }
 
@@ -59,10 +59,11 @@ static int open_path(struct listener *l, const char *path, uint32_t mode)
 	struct sockaddr_un addr;
 	struct stat st;
 	mode_t mask;
-	int err = path_address(&addr, "--socket-path", path);
+	const char *option = l->option ? l->option : "--socket-path";
+	int err = path_address(&addr, option, path);
 
 	if (!err)
-		err = remove_stale(&addr);
+		err = remove_stale(option, &addr);
 	if (err)
 		return err;
 	fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
@@ -73,10 +74,10 @@ static int open_path(struct listener *l, const char *path, uint32_t mode)
 	err = bind(fd, (struct sockaddr *)&addr, sizeof(addr)) < 0 ? errno : 0;
 	umask(mask);
 	if (err || listen(fd, 8) < 0 || stat(path, &st) < 0)
-		return log_errno(err ? err : errno, "--socket-path=%s", path);
+		return log_errno(err ? err : errno, "%s=%s", option, path);
 	l->bound_path = strdup(path);
 	if (!l->bound_path)
-		return log_errno(ENOMEM, "--socket-path=%s", path);
+		return log_errno(ENOMEM, "%s=%s", option, path);
 	l->dev = st.st_dev;
 	l->ino = st.st_ino;
 	l->fd = fd_take(&fd);

@@ -15,6 +15,7 @@
 struct listener {
 	struct loop *loop;
 	void (*connected)(struct listener *l, int fd); /* takes fd; then listener_next() when it has ended */
+	const char *option;			       /* names the path in messages; NULL: "--socket-path" */
 	const char *connect_path;		       /* client */
 	char *bound_path;			       /* ours to unlink */
 	dev_t dev;

@@ -32,6 +32,11 @@ void log_set_level(enum log_level level)
 	__atomic_store_n(&log_threshold, (int)level, __ATOMIC_RELAXED);
 }
 
+enum log_level log_level(void)
+{
+	return (enum log_level)__atomic_load_n(&log_threshold, __ATOMIC_RELAXED);
+}
+
 void log_to_syslog(void)
 {
 	openlog(log_prefix, LOG_PID, LOG_DAEMON);

@@ -24,6 +24,7 @@ extern const char *const log_level_names[];
 /* Set up before other threads run. The prefix is copied (63 bytes at most). The level starts as WARN. */
 void log_set_prefix(const char *prefix);
 void log_set_level(enum log_level level);
+enum log_level log_level(void);
 /* From now on every line goes to syslog(3); errors go to stderr as well. */
 void log_to_syslog(void);
 

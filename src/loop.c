@@ -53,6 +53,7 @@ struct loop {
 
 	struct poller *pollers, *next_poller;
 	unsigned always; /* pollers that nobody wakes */
+	uint64_t now; /* loop_now(), 0: nobody asked in this turn */
 	uint64_t spin, nap, looked;
 	uint64_t spin_again; /* not before */
 	unsigned misses;     /* spins without success since the last with */
@@ -437,6 +438,13 @@ static void run_timers(struct loop *l)
 	}
 }
 
+uint64_t loop_now(struct loop *l)
+{
+	if (l->now == 0)
+		l->now = time_ns();
+	return l->now;
+}
+
 /* Tasks */
 
 void loop_defer(struct loop *l, struct task *t)
@@ -588,6 +596,7 @@ static enum spin_result spin(struct loop *l, uint64_t start, uint64_t ns)
 	uint64_t now = start;
 
 	do {
+		l->now = 0;
 		if (poll_all(l, false))
 			return SPIN_HIT;
 		now = time_ns();
@@ -667,6 +676,8 @@ static void turn(struct loop *l)
 		wait_spinning(l, ns);
 	else
 		wait_resting(l, ns);
+	if (l->nevents > 0) /* a poller may have asked, before the wait */
+		l->now = 0;
 	for (int i = 0; i < l->nevents; i++) {
 		struct watch *w = l->events[i].data.ptr;
 
@@ -677,6 +688,7 @@ static void turn(struct loop *l)
 	l->nevents = 0;
 	run_timers(l);
 	run_tasks(l);
+	l->now = 0;
 }
 
 /* A loop_call() either sees that we are gone or is served. */

@@ -87,6 +87,9 @@ void timer_arm(struct loop *l, struct timer *t, uint64_t at_ns);
 void timer_arm_in(struct loop *l, struct timer *t, uint64_t delay_ns);
 void timer_disarm(struct timer *t);
 
+/* Monotonic ns when somebody first asked in this turn: cheap enough for every request. */
+uint64_t loop_now(struct loop *l);
+
 /* End of this turn (a task queued by a task still runs in this turn). */
 void loop_defer(struct loop *l, struct task *t);
 /* Next turn, which then does not sleep: for somebody who has more to do but lets others go first. */

@@ -15,6 +15,7 @@
 #include "backend.h"
 #include "capabilities.h"
 #include "config.h"
+#include "ctl.h"
 #include "discover.h"
 #include "table.h"
 
@@ -55,6 +56,9 @@ static const struct option_spec common_options[] = {
 		.help = "connect to this Unix socket, again and again after a disconnect"},
 	{"socket-mode", OPTION_CALLBACK, .parse = parse_mode, .arg = "MODE", .no_def = "as the umask says",
 		.help = "permissions of the socket that --socket-path creates, octal"},
+	{"control-path", OPTION_PATH, OPTION_FIELD(struct common_options, backend.control_path),
+		.no_def = "no control socket",
+		.help = "create this Unix socket for commands and statistics (see the ctl command); times every request"},
 	{"poll-us", OPTION_U64, OPTION_FIELD(struct common_options, backend.poll_us), .def = "32",
 		.max = 1000000,
 		.help = "look at the rings this many microseconds before sleeping, while that pays; 0: never"},
@@ -142,10 +146,11 @@ static int print_help(void)
 {
 	printf("Usage: %s TYPE [OPTION]...      be a backend of this type, also when called %sTYPE\n"
 	       "       %s TYPE --help           show the options of this type\n"
+	       "       %s ctl PATH COMMAND      ask a running process (ctl --help)\n"
 	       "       %s discover [OPTION]...  find a backend program (discover --help)\n"
 	       "       %s --list | --help | --version\n\n"
 	       "A vhost-user backend for every kind of virtio device. Types:\n",
-		PROGRAM, PREFIX, PROGRAM, PROGRAM, PROGRAM);
+		PROGRAM, PREFIX, PROGRAM, PROGRAM, PROGRAM, PROGRAM);
 	for (unsigned i = 0; device_table[i]; i++)
 		printf("  %-14s %s\n", device_table[i]->name, device_table[i]->summary);
 	return finish_stdout();
@@ -191,6 +196,10 @@ static int check_common(const struct common_options *common)
 		log_error("--socket-mode: only --socket-path creates a socket");
 		return -EINVAL;
 	}
+	if (opt->control_path && opt->socket_path && strcmp(opt->control_path, opt->socket_path) == 0) {
+		log_error("--control-path=%s: is the same as --socket-path", opt->control_path);
+		return -EINVAL;
+	}
 	return 0;
 }
 
@@ -212,6 +221,7 @@ static int run_device(const struct device *dev, int argc, char *const *argv)
 	log_set_level(common.log_level);
 	if (common.syslog)
 		log_to_syslog();
+	common.backend.version = PACKAGE_VERSION;
 	return backend_run(dev, state, &common.backend);
 }
 
@@ -256,6 +266,8 @@ static int run_multi(int argc, char *const *argv)
 		return print_version();
 	if (strcmp(argv[0], "--list") == 0)
 		return print_list();
+	if (strcmp(argv[0], "ctl") == 0)
+		return ctl_main(argc - 1, argv + 1);
 	if (strcmp(argv[0], "discover") == 0)
 		return discover_main(type_names(), argc - 1, argv + 1);
 	if (argv[0][0] == '-') {

@@ -76,6 +76,10 @@ struct element *virtqueue_pop(struct virtqueue *q)
 	q->out++;
 	q->budget--;
 	q->stats.popped++;
+	if (unlikely(s->e.fault))
+		q->stats.faults++;
+	if (q->latency)
+		s->since = loop_now(q->loop);
 	return &s->e;
 }
 
@@ -121,6 +125,8 @@ void virtqueue_push(struct element *e)
 	if (unlikely(q->log_all && q->log))
 		log_written(q, s);
 	q->stats.pushed++;
+	q->stats.read += s->rd_len;
+	q->stats.written += s->used_len;
 	loop_defer(q->loop, &q->flush);
 	if (unlikely(q->discard)) {
 		vring_slot_release(q, s);
@@ -206,6 +212,11 @@ void virtqueue_break(struct virtqueue *q, const char *fmt, ...)
 		signal_fd(q->err_fd);
 }
 
+void virtqueue_count_error(struct virtqueue *q)
+{
+	q->stats.errors++;
+}
+
 unsigned virtqueue_index(const struct virtqueue *q)
 {
 	return q->index;
@@ -258,6 +269,14 @@ void vring_call(struct virtqueue *q)
 		q->call_inband(q);
 }
 
+static void take_times(struct virtqueue *q, unsigned n)
+{
+	uint64_t now = time_ns();
+
+	for (unsigned i = 0; i < n; i++)
+		stats_add(q->latency, now - MIN(now, q->staged[i]->since));
+}
+
 void vring_publish(struct virtqueue *q)
 {
 	unsigned i, n = q->nstaged;
@@ -266,6 +285,8 @@ void vring_publish(struct virtqueue *q)
 		return;
 	q->nstaged = 0;
 	q->staged_bytes = 0;
+	if (q->latency)
+		take_times(q, n);
 	if (likely(!q->discard)) {
 		q->ops->publish(q, q->staged, n);
 		if (q->ops->wants_call(q))

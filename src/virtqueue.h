@@ -64,6 +64,9 @@ void virtqueue_wake(void *q);
  */
 void virtqueue_break(struct virtqueue *q, const char *fmt, ...) PRINTF_LIKE(2, 3);
 
+/* For statistics: the device answers a request with an error. In the queue's loop. */
+void virtqueue_count_error(struct virtqueue *q);
+
 unsigned virtqueue_index(const struct virtqueue *q);
 /* What the device keeps per queue: device.queue_state_size bytes, zeroed when the process starts and at
  * reset. */

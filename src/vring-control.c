@@ -524,6 +524,7 @@ void virtqueue_free(struct virtqueue *q)
 	if (!q)
 		return;
 	virtqueue_reset(q, false);
+	free(q->latency);
 	free(q->state);
 	free(q);
 }

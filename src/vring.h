@@ -24,6 +24,7 @@
 #include "guestmem.h"
 #include "inflight.h"
 #include "loop.h"
+#include "stats.h"
 #include "virtqueue.h"
 
 enum {
@@ -67,7 +68,8 @@ struct vring_slot {
 	bool unpopped;		    /* given back while draining */
 	bool resubmitted;	    /* came from the in-flight area, not from the ring */
 	uint32_t used_len;
-	uint64_t seq; /* pops of this queue before it */
+	uint64_t seq;	/* pops of this queue before it */
+	uint64_t since; /* time of the turn it was popped in, where times are taken */
 	uint16_t pos; /* ring position it was popped at, for unpop */
 	bool pos_wrap;
 	struct memview *view;
@@ -113,7 +115,9 @@ struct vring_ops {
 extern const struct vring_ops vring_split_ops, vring_packed_ops;
 
 struct virtqueue_stats { /* plain counters, written in the queue's loop */
-	uint64_t popped, pushed, kicks, calls, calls_suppressed, breaks;
+	uint64_t popped, pushed, read, written; /* buffers, and bytes of them: the driver's and ours */
+	uint64_t kicks, calls, calls_suppressed, breaks;
+	uint64_t faults, errors; /* buffers that are partly no guest memory; requests the device answered with an error */
 };
 
 struct virtqueue {
@@ -214,6 +218,7 @@ struct virtqueue {
 	};
 
 	struct virtqueue_stats stats;
+	struct stats_histogram *latency; /* from pop to publication; NULL: no times are taken */
 };
 
 /* For the layouts. */

@@ -17,7 +17,7 @@ layer()
 	message | guestmem | dirtylog | inflight | iotlb | pool | uring | probe) echo 2 ;;
 	vring | vring-* | virtqueue | postcopy) echo 3 ;;
 	device | device-state | config | backchannel | session | session-* | listener | control) echo 4 ;;
-	backend | backend-* | sandbox | capabilities | discover) echo 5 ;;
+	backend | backend-* | sandbox | capabilities | ctl | discover) echo 5 ;;
 	main) echo 6 ;;
 	*) return 1 ;;
 	esac
