@@ -87,7 +87,7 @@ static const char *unknown_member(const struct json_value *request)
 
 static void answer_request(struct control *c, const struct json_value *request, struct json *out)
 {
-	const char *name = json_get_string(request, "execute"), *extra = unknown_member(request);
+	const char *name = json_get_string(request, "execute"), *extra;
 	const struct command_spec *spec;
 	char desc[COMMAND_DESC_LEN];
 
@@ -95,6 +95,7 @@ static void answer_request(struct control *c, const struct json_value *request, 
 		write_error(out, "BadRequest", "an object with a string \"execute\" is needed");
 		return;
 	}
+	extra = unknown_member(request);
 	if (extra) {
 		snprintf(desc, sizeof(desc), "\"%.64s\" means nothing here", extra);
 		write_error(out, "BadRequest", desc);
