@@ -22,7 +22,7 @@
 #include <sys/wait.h>
 #include <virgl/virglrenderer.h>
 
-#include "gpu-library.h"
+#include "library.h"
 
 enum {
 	MAX_CONTEXTS = 256,

@@ -7,7 +7,7 @@
 
 #include <pixman.h>
 
-#include "gpu-library.h"
+#include "library.h"
 
 #define PIXMAN_FUNCTIONS(F) \
 	F(pixman_image_create_bits_no_clear) F(pixman_image_composite32) F(pixman_image_unref)

@@ -12,7 +12,7 @@
 #include <stdio.h>
 #include <string.h>
 
-#include "gpu-library.h"
+#include "library.h"
 #include "pool.h"
 
 #define NS_PER_MS	 UINT64_C(1000000)

@@ -18,7 +18,6 @@
 #include "../../devices/gpu-3d-none.c"
 #include "../../devices/gpu-display.c"
 #include "../../devices/gpu-edid.c"
-#include "../../devices/gpu-library.c"
 #include "../../devices/gpu-pixel.c"
 #include "../../devices/gpu-resource.c"
 #include "../../devices/gpu-shot.c"

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Libraries that only gpu needs are loaded when it opens: linked in, they would double the memory and the start-up time
+ * Libraries that only one type needs are loaded when it opens: linked in, they would double the memory and the start-up time
  * of every other type. A library is a list of functions, from which a table of pointers with their types is made:
  *
  *	#define PNG_FUNCTIONS(F) F(png_image_write_to_stdio) F(png_image_free)
@@ -10,8 +10,8 @@
  *	static const struct library_symbol symbols[] = {LIBRARY_SYMBOLS(png_library, PNG_FUNCTIONS)};
  *	err = library_load("libpng16.so.16", symbols, ARRAY_SIZE(symbols), &png);
  */
-#ifndef GPU_LIBRARY_H
-#define GPU_LIBRARY_H
+#ifndef LIBRARY_H
+#define LIBRARY_H
 
 #include <stddef.h>
 

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
-/* Loading shared libraries on demand, see gpu-library.h. */
-#include "gpu-library.h"
+/* Loading shared libraries on demand, see library.h. */
+#include "library.h"
 
 #include <dlfcn.h>
 #include <errno.h>
