@@ -17,11 +17,11 @@
 #include <string.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
-#include <sys/un.h>
 
 #include "input-host.h"
 #include "input-text.h"
 #include "log.h"
+#include "sockpath.h"
 #include "util.h"
 
 #define ACCEPT_RETRY_NS (UINT64_C(1000) * 1000 * 1000)
@@ -37,9 +37,8 @@ struct input_source {
 	const char *path;
 	bool fifo;
 
-	int listen_fd; /* or -1 */
-	dev_t dev;     /* of the socket that we made */
-	ino_t ino;
+	int listen_fd;		/* or -1 */
+	struct sockpath socket; /* what we listen on */
 	struct watch accept;
 
 	int fd; /* the program, or the FIFO; -1: nobody */
@@ -329,15 +328,13 @@ static void source_room(struct input_host *h)
 static void source_close(struct input_host *h)
 {
 	struct input_source *s = source_of(h);
-	struct stat st;
 
 	watch_del(&s->accept);
 	watch_del(&s->watch);
 	timer_disarm(&s->delay);
 	fd_close(&s->fd);
-	if (s->listen_fd >= 0 && lstat(s->path, &st) == 0 && st.st_dev == s->dev && st.st_ino == s->ino)
-		unlink(s->path);
 	fd_close(&s->listen_fd);
+	sockpath_remove(&s->socket);
 	free(s);
 }
 
@@ -356,42 +353,10 @@ static int open_fifo(struct input_source *s)
 	return s->fd < 0 ? log_errno(errno, "--source=%s", s->path) : 0;
 }
 
-/* A socket file that nobody listens on is left over, and goes. */
-static int remove_stale(const struct sockaddr_un *addr)
+static int open_socket(struct input_source *s)
 {
-	CLEANUP_FD int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
-
-	if (fd < 0)
-		return log_errno(errno, "socket");
-	if (connect(fd, (const struct sockaddr *)addr, sizeof(*addr)) == 0 || errno != ECONNREFUSED) {
-		log_error("--source=%s: another program listens there", addr->sun_path);
-		return -EADDRINUSE;
-	}
-	return unlink(addr->sun_path) < 0 ? log_errno(errno, "--source=%s", addr->sun_path) : 0;
-}
-
-static int open_socket(struct input_source *s, bool there)
-{
-	struct sockaddr_un addr = {.sun_family = AF_UNIX};
-	CLEANUP_FD int fd = -1;
-	struct stat st;
-	int err;
-
-	if (strlen(s->path) >= sizeof(addr.sun_path))
-		return log_errno(ENAMETOOLONG, "--source=%s", s->path);
-	strcpy(addr.sun_path, s->path);
-	err = there ? remove_stale(&addr) : 0;
-	if (err)
-		return err;
-	fd = socket(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
-	if (fd < 0 || bind(fd, (struct sockaddr *)&addr, sizeof(addr)) < 0 || lstat(s->path, &st) < 0)
-		return log_errno(errno, "--source=%s", s->path);
-	s->dev = st.st_dev;
-	s->ino = st.st_ino;
-	s->listen_fd = fd_take(&fd);
-	if (listen(s->listen_fd, 8) < 0)
-		return log_errno(errno, "--source=%s", s->path);
-	return 0;
+	s->listen_fd = sockpath_listen(&s->socket, "--source", s->path, SOCK_STREAM, 0, 8);
+	return s->listen_fd < 0 ? s->listen_fd : 0;
 }
 
 static int open_path(struct input_source *s)
@@ -399,11 +364,11 @@ static int open_path(struct input_source *s)
 	struct stat st;
 
 	if (stat(s->path, &st) < 0)
-		return errno == ENOENT ? open_socket(s, false) : log_errno(errno, "--source=%s", s->path);
+		return errno == ENOENT ? open_socket(s) : log_errno(errno, "--source=%s", s->path);
 	if (S_ISFIFO(st.st_mode))
 		return open_fifo(s);
 	if (S_ISSOCK(st.st_mode))
-		return open_socket(s, true);
+		return open_socket(s);
 	log_error("--source=%s: is neither a FIFO nor a socket", s->path);
 	return -EINVAL;
 }

@@ -7,8 +7,6 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
-#include <sys/stat.h>
-#include <sys/un.h>
 #include <unistd.h>
 
 #include "log.h"
@@ -16,73 +14,6 @@
 
 #define RETRY_FIRST_NS (UINT64_C(50) * 1000 * 1000)
 #define RETRY_LAST_NS  (UINT64_C(1000) * 1000 * 1000)
-
-static int path_address(struct sockaddr_un *addr, const char *option, const char *path)
-{
-	memset(addr, 0, sizeof(*addr));
-	addr->sun_family = AF_UNIX;
-	if (strlen(path) >= sizeof(addr->sun_path))
-		return log_errno(ENAMETOOLONG, "%s=%s: a socket path has at most %zu bytes", option, path,
-			sizeof(addr->sun_path) - 1);
-	memcpy(addr->sun_path, path, strlen(path) + 1);
-	return 0;
-}
-
-/* Removes the file at the path if it is a socket that nobody listens on. */
-static int remove_stale(const char *option, const struct sockaddr_un *addr)
-{
-	CLEANUP_FD int fd = -1;
-	struct stat st;
-
-	if (lstat(addr->sun_path, &st) < 0)
-		return errno == ENOENT ? 0 : log_errno(errno, "%s=%s", option, addr->sun_path);
-	if (!S_ISSOCK(st.st_mode)) {
-		log_error("%s=%s: exists and is no socket", option, addr->sun_path);
-		return -EEXIST;
-	}
-	fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
-	if (fd < 0)
-		return log_errno(errno, "socket");
-	if (connect(fd, (const struct sockaddr *)addr, sizeof(*addr)) == 0 || errno != ECONNREFUSED) {
-		log_error("%s=%s: another program listens there", option, addr->sun_path);
-		return -EADDRINUSE;
-	}
-	log_info("%s=%s: nobody listens there any more, replaced", option, addr->sun_path);
-	if (unlink(addr->sun_path) < 0 && errno != ENOENT)
-		return log_errno(errno, "%s=%s", option, addr->sun_path);
-	return 0;
-}
-
-static int open_path(struct listener *l, const char *path, uint32_t mode)
-{
-	CLEANUP_FD int fd = -1;
-	struct sockaddr_un addr;
-	struct stat st;
-	mode_t mask;
-	const char *option = l->option ? l->option : "--socket-path";
-	int err = path_address(&addr, option, path);
-
-	if (!err)
-		err = remove_stale(option, &addr);
-	if (err)
-		return err;
-	fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
-	if (fd < 0)
-		return log_errno(errno, "socket");
-	mask = umask(0);
-	umask(mode ? ~(mode_t)mode & 0777 : mask);
-	err = bind(fd, (struct sockaddr *)&addr, sizeof(addr)) < 0 ? errno : 0;
-	umask(mask);
-	if (err || listen(fd, 8) < 0 || stat(path, &st) < 0)
-		return log_errno(err ? err : errno, "%s=%s", option, path);
-	l->bound_path = strdup(path);
-	if (!l->bound_path)
-		return log_errno(ENOMEM, "%s=%s", option, path);
-	l->dev = st.st_dev;
-	l->ino = st.st_ino;
-	l->fd = fd_take(&fd);
-	return 0;
-}
 
 static int open_fd(struct listener *l, int fd)
 {
@@ -137,7 +68,7 @@ static void try_connect(struct timer *t)
 	CLEANUP_FD int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
 	struct sockaddr_un addr;
 
-	if (fd >= 0 && !path_address(&addr, "--connect", l->connect_path) &&
+	if (fd >= 0 && !sockpath_address(&addr, "--connect", l->connect_path) &&
 		!connect(fd, (struct sockaddr *)&addr, sizeof(addr))) {
 		l->delay_ns = RETRY_FIRST_NS;
 		l->connected(l, fd_take(&fd));
@@ -158,12 +89,15 @@ int listener_open(struct listener *l, struct loop *loop, const char *path, uint3
 	l->watch.ready = try_accept;
 	l->retry.expired = connect_path ? try_connect : accept_again;
 	l->delay_ns = RETRY_FIRST_NS;
-	if (path)
-		return open_path(l, path, mode);
+	if (path) {
+		l->fd = sockpath_listen(
+			&l->path, l->option ? l->option : "--socket-path", path, SOCK_STREAM, mode, 8);
+		return l->fd < 0 ? l->fd : 0;
+	}
 	if (fd >= 0)
 		return open_fd(l, fd);
 	l->connect_path = connect_path;
-	return path_address(&addr, "--connect", connect_path);
+	return sockpath_address(&addr, "--connect", connect_path);
 }
 
 bool listener_next(struct listener *l)
@@ -189,13 +123,8 @@ bool listener_next(struct listener *l)
 
 void listener_close(struct listener *l)
 {
-	struct stat st;
-
 	timer_disarm(&l->retry);
 	watch_del(&l->watch);
 	fd_close(&l->fd);
-	if (l->bound_path && lstat(l->bound_path, &st) == 0 && st.st_dev == l->dev && st.st_ino == l->ino)
-		unlink(l->bound_path);
-	free(l->bound_path);
-	l->bound_path = NULL;
+	sockpath_remove(&l->path);
 }

@@ -8,19 +8,17 @@
 
 #include <stdbool.h>
 #include <stdint.h>
-#include <sys/types.h>
 
 #include "loop.h"
+#include "sockpath.h"
 
 struct listener {
 	struct loop *loop;
 	void (*connected)(struct listener *l, int fd); /* takes fd; then listener_next() when it has ended */
 	const char *option;			       /* names the path in messages; NULL: "--socket-path" */
 	const char *connect_path;		       /* client */
-	char *bound_path;			       /* ours to unlink */
-	dev_t dev;
-	ino_t ino;
-	int fd;	   /* listening socket, or -1 */
+	struct sockpath path;			       /* ours to remove */
+	int fd;					       /* listening socket, or -1 */
 	bool once; /* a connected descriptor was given: there is no next */
 	uint64_t delay_ns;
 	struct watch watch;

@@ -13,7 +13,7 @@ layer()
 {
 	case $1 in
 	util | le | log) echo 0 ;;
-	cursor | library | loop | options | json | stats | shmem | command) echo 1 ;;
+	cursor | library | loop | options | json | stats | shmem | sockpath | command) echo 1 ;;
 	message | guestmem | dirtylog | inflight | iotlb | pool | uring | probe) echo 2 ;;
 	vring | vring-* | virtqueue | postcopy) echo 3 ;;
 	device | device-state | config | backchannel | session | session-* | listener | control) echo 4 ;;
@@ -30,7 +30,7 @@ includes()
 }
 
 # What a device may include of src: device.h, what that includes, and the helpers for host input, output and libraries.
-device_headers=" device.h $(includes "$srcdir/src/device.h" | tr '\n' ' ') pool.h uring.h library.h "
+device_headers=" device.h $(includes "$srcdir/src/device.h" | tr '\n' ' ') pool.h uring.h library.h sockpath.h "
 
 cd "$srcdir" || exit 1
 for file in src/*.[ch]; do
