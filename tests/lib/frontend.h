@@ -387,6 +387,19 @@ bool fe_log_dirty(const struct fe *fe, uint64_t gpa);
 unsigned fe_log_count(const struct fe *fe); /* dirty pages */
 void fe_log_clear(struct fe *fe);
 
+/* --- the control socket (frontend-control.c) --- */
+
+/* Connects, waits for the socket to appear. */
+int fe_control_open(const char *path);
+void fe_control_send(int fd, const char *text);
+/* The next line, without its end; in a static buffer. */
+const char *fe_control_line(int fd);
+/* Sends a line, or a command without arguments; the value is the answer (events in between are dropped). */
+const char *fe_control_ask(int fd, const char *request);
+const char *fe_control(int fd, const char *command);
+/* Waits for an event of this name and returns its line; drops all else. */
+const char *fe_control_event(int fd, const char *name);
+
 /* --- queues (frontend-queue.c) --- */
 
 struct fe_request {
