@@ -28,6 +28,7 @@
 #include <sys/eventfd.h>
 #include <time.h>
 
+#include "log.h"
 #include "util.h"
 
 #define MAX_EVENTS  64
@@ -53,7 +54,7 @@ struct loop {
 
 	struct poller *pollers, *next_poller;
 	unsigned always; /* pollers that nobody wakes */
-	uint64_t now; /* loop_now(), 0: nobody asked in this turn */
+	uint64_t now;	 /* loop_now(), 0: nobody asked in this turn */
 	uint64_t spin, nap, looked;
 	uint64_t spin_again; /* not before */
 	unsigned misses;     /* spins without success since the last with */
@@ -70,6 +71,8 @@ struct loop {
 	void *companion;
 	void (*companion_free)(void *obj);
 };
+
+uint64_t loop_patience_ns = UINT64_C(5) * 1000 * 1000 * 1000;
 
 static __thread char self;
 static const char starting; /* owner between loop_spawn() and the thread's first instruction */
@@ -191,6 +194,33 @@ static void call_run(struct post *p)
 	sem_post(&c->done);
 }
 
+static bool call_done(struct call *c, uint64_t ns)
+{
+	struct timespec until;
+	int r;
+
+	clock_gettime(CLOCK_REALTIME, &until);
+	ns += (uint64_t)until.tv_nsec;
+	until.tv_sec += (time_t)(ns / 1000000000u);
+	until.tv_nsec = (long)(ns % 1000000000u);
+	do
+		r = sem_timedwait(&c->done, &until);
+	while (r < 0 && errno == EINTR);
+	return r == 0;
+}
+
+/* A loop that does not answer hangs in a system call, as a rule: the line says which, and so what to look at. */
+static void call_wait(struct call *c, const struct loop *l)
+{
+	uint64_t waited = 0, more = loop_patience_ns;
+
+	while (!call_done(c, more)) {
+		waited += more;
+		more = waited;
+		log_warn("thread %s has not answered for %.1f s", l->name, (double)waited / 1e9);
+	}
+}
+
 void loop_call(struct loop *l, void (*fn)(void *arg), void *arg)
 {
 	struct call c = {.post = {.run = call_run, .queued = 1}, .fn = fn, .arg = arg};
@@ -204,8 +234,7 @@ void loop_call(struct loop *l, void (*fn)(void *arg), void *arg)
 	sem_init(&c.done, 0, 0);
 	push_post(l, &c.post);
 	pthread_mutex_unlock(&l->lock);
-	while (sem_wait(&c.done) < 0)
-		;
+	call_wait(&c, l);
 	sem_destroy(&c.done);
 }
 

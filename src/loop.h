@@ -98,6 +98,9 @@ void loop_cancel(struct loop *l, struct task *t);
 
 /* Any thread: p->run(p) is called in l's thread soon. Posting a queued post again is a no-op. */
 void loop_post(struct loop *l, struct post *p);
+/* A wait of our own threads for each other that takes longer is logged, and again each time it has doubled. 5 s; tests shorten it. */
+extern uint64_t loop_patience_ns;
+
 /* Any thread: calls fn(arg) in l's thread and waits for it; at once when it is our own thread or l does not
  * run. */
 void loop_call(struct loop *l, void (*fn)(void *arg), void *arg);

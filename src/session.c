@@ -9,6 +9,8 @@
 #include <string.h>
 #include <sys/socket.h>
 
+#include "vring-info.h"
+
 enum { CONFIG_WRITABLE = 0, CONFIG_LIVE_MIGRATION = 1 };
 enum { CONFIG_HEADER = offsetof(struct config_msg, data), CONFIG_MAX = 256 }; /* what front-ends hold */
 enum { STATE_NO_FD = 0x100, STATE_ERROR = 1 };
@@ -364,6 +366,34 @@ static int answer(struct session *s, int result)
 	return SESSION_REPLIED;
 }
 
+/* Waiting: never in silence for long */
+
+static void still_waiting(struct timer *t)
+{
+	struct session *s = container_of(t, struct session, patience);
+	uint64_t waited = time_ns() - s->wait_start;
+	unsigned i, out = 0;
+
+	for (i = 0; i < s->host->nqueues; i++) {
+		struct vring_info info;
+
+		if (!s->host->queues[i])
+			continue;
+		vring_info(s->host->queues[i], &info);
+		out += info.out;
+	}
+	log_warn("%s: waiting for %.1f s, %u buffers are still with the device",
+		s->ending ? "end of the connection" : message_name(s->in.m.h.request), (double)waited / 1e9,
+		out);
+	timer_arm_in(s->b->loop, t, waited);
+}
+
+static void wait_begins(struct session *s)
+{
+	s->wait_start = time_ns();
+	timer_arm_in(s->b->loop, &s->patience, loop_patience_ns);
+}
+
 /* Reading */
 
 static int handle(struct session *s)
@@ -406,6 +436,7 @@ static bool session_step(struct session *s)
 	result = handle(s);
 	if (result == SESSION_PENDING) {
 		s->suspended = true;
+		wait_begins(s);
 		watch_modify(&s->watch, EPOLLRDHUP);
 		return false;
 	}
@@ -459,6 +490,7 @@ void session_finish(struct session *s, int result)
 	if (s->ending || !s->suspended)
 		return;
 	s->suspended = false;
+	timer_disarm(&s->patience);
 	result = answer(s, result);
 	message_reset(&s->in);
 	if (result == SESSION_CLOSE)
@@ -518,6 +550,7 @@ struct session *session_new(struct session_host *host, int fd)
 	s->fd = fd;
 	s->watch.ready = session_ready;
 	s->rest_task.run = nothing_rested;
+	s->patience.expired = still_waiting;
 	s->postcopy = (struct postcopy)POSTCOPY_INIT;
 	device_state_init(&s->state, s->b);
 	backchannel_init(&s->backchannel, s->b->loop);
@@ -567,6 +600,7 @@ static void end_rested(struct session *s)
 		if (host->queues[i])
 			virtqueue_reset(host->queues[i], false);
 	loop_cancel(s->b->loop, &s->rest_task);
+	timer_disarm(&s->patience);
 	s->b->features = 0;
 	if (s->b->dev->reset) /* which may still look at guest memory */
 		s->b->dev->reset(s->b);
@@ -593,6 +627,7 @@ void session_end(struct session *s, bool discard, bool orderly)
 	for (i = 0; i < s->host->nqueues; i++)
 		if (s->host->queues[i])
 			session_stop_queue(s, s->host->queues[i], discard);
+	wait_begins(s);
 	session_wait_rest(s, end_rested);
 	fd_close(&s->fd);
 }

@@ -67,6 +67,8 @@ struct session {
 	void (*rested)(struct session *s); /* when waiting gets 0 */
 	struct virtqueue *rest_queue;
 	struct task rest_task;
+	struct timer patience; /* while it is suspended or ending */
+	uint64_t wait_start;   /* ns */
 };
 
 enum {			     /* results of a handler besides 0 (fine) and -errno (failed): */

@@ -647,6 +647,43 @@ static void companion_is_freed(void *arg)
 	CHECK_EQ(n, 1);
 }
 
+static int log_file;
+
+/* Does not come back before that was complained about. */
+static void hangs(struct post *p)
+{
+	char text[256] = "";
+
+	(void)p;
+	while (!strstr(text, "thread test has not answered for 0.0 s\n")) {
+		usleep(500);
+		CHECK_SYS(pread(log_file, text, sizeof(text) - 1, 0));
+	}
+}
+
+static void count_call(void *arg)
+{
+	++*(int *)arg;
+}
+
+static void long_call_is_logged(void *arg)
+{
+	struct post post = {.run = hangs};
+	int n = 0;
+
+	(void)arg;
+	setup();
+	loop_patience_ns = 10000000;
+	log_file = memfd_create("log", MFD_CLOEXEC);
+	CHECK_SYS(log_file);
+	CHECK_SYS(dup2(log_file, 2));
+	CHECK_EQ(loop_spawn(loop), 0);
+	loop_post(loop, &post);
+	loop_call(loop, count_call, &n);
+	CHECK_EQ(n, 1);
+	loop_free(loop);
+}
+
 int main(void)
 {
 	tap.limit_s = 30;
@@ -660,6 +697,7 @@ int main(void)
 	tap_case("posts arrive once", posts_arrive_once, NULL);
 	tap_case("loop_free delivers what is posted", free_delivers_posts, NULL);
 	tap_case("calls from threads are served", calls_are_served, NULL);
+	tap_case("a call that takes long is logged", long_call_is_logged, NULL);
 	tap_case("a call races with the end of the loop", call_races_with_stop, NULL);
 	tap_case("a stop before the run counts", stop_before_run_counts, NULL);
 	tap_case("a signal handler can stop the loop", signal_stops, NULL);
