@@ -465,6 +465,20 @@ static const struct queue_spec block_queues[] = {
 	{.name = "request", .ready = block_ready, .req_size = sizeof(struct block_request)},
 };
 
+static const struct feature_name block_features[] = {
+	{VIRTIO_BLK_F_SIZE_MAX, "size-max"},
+	{VIRTIO_BLK_F_SEG_MAX, "seg-max"},
+	{VIRTIO_BLK_F_RO, "ro"},
+	{VIRTIO_BLK_F_BLK_SIZE, "blk-size"},
+	{VIRTIO_BLK_F_FLUSH, "flush"},
+	{VIRTIO_BLK_F_TOPOLOGY, "topology"},
+	{VIRTIO_BLK_F_CONFIG_WCE, "config-wce"},
+	{VIRTIO_BLK_F_MQ, "mq"},
+	{VIRTIO_BLK_F_DISCARD, "discard"},
+	{VIRTIO_BLK_F_WRITE_ZEROES, "write-zeroes"},
+	{0, NULL},
+};
+
 const struct device device_block = {
 	.name = "block",
 	.alias = "blk",
@@ -478,6 +492,7 @@ const struct device device_block = {
 	.queue_state_size = sizeof(struct block_queue),
 	.config_size = sizeof(struct virtio_blk_config),
 	.options = block_options,
+	.feature_names = block_features,
 	.queues = block_queues,
 	.nqueues = ARRAY_SIZE(block_queues),
 	.repeat = 1,

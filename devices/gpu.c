@@ -465,6 +465,14 @@ static const struct queue_spec gpu_queues[] = {
 	[CURSOR] = {"cursor", cursor_ready, 0},
 };
 
+static const struct feature_name gpu_features[] = {
+	{VIRTIO_GPU_F_VIRGL, "virgl"},
+	{VIRTIO_GPU_F_EDID, "edid"},
+	{VIRTIO_GPU_F_RESOURCE_UUID, "resource-uuid"},
+	{VIRTIO_GPU_F_RESOURCE_BLOB, "resource-blob"},
+	{0, NULL},
+};
+
 const struct device device_gpu = {
 	.name = "gpu",
 	.summary = "graphics: screens, cursors, and 3D by virglrenderer",
@@ -474,6 +482,7 @@ const struct device device_gpu = {
 	.state_size = sizeof(struct gpu),
 	.config_size = sizeof(struct virtio_gpu_config),
 	.options = gpu_options,
+	.feature_names = gpu_features,
 	.queues = gpu_queues,
 	.nqueues = ARRAY_SIZE(gpu_queues),
 	.max_queues = ARRAY_SIZE(gpu_queues),

@@ -7,6 +7,8 @@
  *	vhost-client serve PATH TIMES        listen, accept and ask that many times, one after the other
  *	vhost-client listening PATH CMD...   run CMD with a listening socket, its number instead of {fd}
  *	vhost-client connected CMD...        run CMD with a connected socket, ask, hang up, exit as CMD does
+ *	vhost-client raw PATH LINE...        send the lines to a control socket, hang up half, print the answers;
+ *	                                     --long=N stands for a line of N bytes
  *	vhost-client datagram CMD...         run CMD with a socket of the wrong kind
  */
 #include <errno.h>
@@ -125,6 +127,39 @@ static int connected_command(char **argv)
 	return WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status);
 }
 
+static void send_all(int sock, const char *bytes, size_t n)
+{
+	while (n) {
+		size_t sent = (size_t)check((int)send(sock, bytes, n, MSG_NOSIGNAL), "send");
+
+		bytes += sent;
+		n -= sent;
+	}
+}
+
+static int raw(const char *path, char **line)
+{
+	static char buf[65536];
+	int sock = connected_to(path);
+	ssize_t n;
+
+	limit(sock);
+	for (; *line; line++) {
+		if (!strncmp(*line, "--long=", 7)) {
+			memset(buf, 'x', sizeof(buf));
+			for (long left = atol(*line + 7); left > 0; left -= (long)sizeof(buf))
+				send_all(sock, buf, left < (long)sizeof(buf) ? (size_t)left : sizeof(buf));
+		} else {
+			send_all(sock, *line, strlen(*line));
+		}
+		send_all(sock, "\n", 1);
+	}
+	check(shutdown(sock, SHUT_WR), "shutdown");
+	while ((n = check((int)recv(sock, buf, sizeof(buf), 0), "recv")) > 0)
+		fwrite(buf, 1, (size_t)n, stdout);
+	return fflush(stdout) != 0;
+}
+
 int main(int argc, char **argv)
 {
 	const char *mode = argc > 2 ? argv[1] : "";
@@ -149,6 +184,8 @@ int main(int argc, char **argv)
 		}
 	} else if (!strcmp(mode, "listening") && argc > 3) {
 		run(listening_at(argv[2]), argv + 3);
+	} else if (!strcmp(mode, "raw")) {
+		return raw(argv[2], argv + 3);
 	} else if (!strcmp(mode, "connected")) {
 		return connected_command(argv + 2);
 	} else if (!strcmp(mode, "datagram")) {
