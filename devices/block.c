@@ -7,8 +7,11 @@
  * status byte. Only a buffer without room for a status byte has no answer; it is returned empty.
  *
  * The data part is split off and given to the disk as it is. State of a request in progress is in element->req; its
- * completion comes in the queue's own loop. Queues share the disk and the configuration space, which only changes in its
- * write cache byte.
+ * completion comes in the queue's own loop. Queues share the disk and the configuration space, of which they only look at
+ * the write cache byte.
+ *
+ * While the disk holds a request of a queue, which has to wait for its turn or for a lost server, the queue pops no more:
+ * what waits is in the ring, where a queue that stops leaves it.
  */
 #include "device.h"
 
@@ -30,6 +33,14 @@
 #define MAX_RANGES    64u	 /* segments in one discard or write zeroes */
 #define STATE_VERSION 1
 
+/* Not in the headers of Linux (virtio 1.3, 5.2.3 and 5.2.6) */
+#define F_LIFETIME     15
+#define T_GET_LIFETIME 10
+
+struct lifetime {
+	uint16_t pre_eol_info, typ_a, typ_b; /* little-endian */
+};
+
 static const char *const cache_names[] = {"writeback", "writethrough", NULL};
 enum cache_mode { CACHE_WRITEBACK, CACHE_WRITETHROUGH };
 
@@ -39,10 +50,13 @@ struct block {
 	uint32_t block_size, num_queues, threads;
 	enum cache_mode cache;
 	struct disk *disk;
+	struct disk_watch watch;
+	struct backend *b;
 };
 
 struct block_queue {
 	struct disk_lane *lane;
+	bool held; /* a request of it waits in the disk */
 };
 
 struct block_request {
@@ -138,12 +152,32 @@ static void request_done(struct disk_io *io)
 	answer(r->element, status_of(io->result));
 }
 
+static void request_begun(struct disk_io *io)
+{
+	struct virtqueue *q = container_of(io, struct block_request, io)->element->queue;
+	struct block_queue *bq = virtqueue_state(q);
+
+	bq->held = false;
+	virtqueue_wake(q);
+}
+
+/* As disk_submit(). */
+static bool request_pass(struct block_request *r)
+{
+	struct block_queue *bq = virtqueue_state(r->element->queue);
+
+	r->io.begun = request_begun;
+	if (disk_submit(bq->lane, &r->io))
+		return true;
+	if (r->io.held)
+		bq->held = true;
+	return false;
+}
+
 static void request_submit(struct block_request *r)
 {
-	const struct block_queue *bq = virtqueue_state(r->element->queue);
-
 	r->io.done = request_done;
-	if (disk_submit(bq->lane, &r->io))
+	if (request_pass(r))
 		request_done(&r->io);
 }
 
@@ -201,7 +235,26 @@ static void request_id(struct backend *b, struct element *e)
 	answer(e, VIRTIO_BLK_S_OK);
 }
 
-/* Discard and write zeroes: a list of ranges in the data */
+/* How worn the medium is, at this moment. */
+static void request_lifetime(struct backend *b, struct element *e)
+{
+	struct disk_lifetime found;
+	struct lifetime wire;
+
+	if (!disk_lifetime(block_of(b)->disk, &found)) {
+		answer(e, VIRTIO_BLK_S_UNSUPP);
+		return;
+	}
+	wire = (struct lifetime){htole16(found.pre_eol_info), htole16(found.typ_a), htole16(found.typ_b)};
+	if (e->wr.left < sizeof(wire) + 1) {
+		answer(e, VIRTIO_BLK_S_IOERR);
+		return;
+	}
+	cursor_put(&e->wr, &wire, sizeof(wire));
+	answer(e, VIRTIO_BLK_S_OK);
+}
+
+/* Discard, write zeroes and secure erase: a list of ranges in the data */
 
 struct range {
 	uint64_t offset, len;
@@ -249,7 +302,6 @@ static void ranges_next(struct disk_io *io)
 	struct block_request *r = container_of(io, struct block_request, io);
 	struct element *e = r->element;
 	struct backend *b = virtqueue_backend(e->queue);
-	const struct block_queue *bq = virtqueue_state(e->queue);
 	bool zeroes = io->op == DISK_WRITE_ZEROES;
 	uint8_t status = status_of(io->result);
 
@@ -260,10 +312,11 @@ static void ranges_next(struct disk_io *io)
 			b, &e->rd, zeroes ? VIRTIO_BLK_T_WRITE_ZEROES : VIRTIO_BLK_T_DISCARD, &range);
 		if (status != VIRTIO_BLK_S_OK || range.len == 0)
 			continue;
+		io->flags = (range.unmap ? DISK_UNMAP : 0) | (zeroes && write_through(b) ? DISK_FUA : 0) |
+			    (io->len != 0 ? DISK_PART : 0);
 		io->offset = range.offset;
 		io->len = range.len;
-		io->flags = (range.unmap ? DISK_UNMAP : 0) | (zeroes && write_through(b) ? DISK_FUA : 0);
-		if (!disk_submit(bq->lane, io))
+		if (!request_pass(r))
 			return;
 		status = status_of(io->result);
 	}
@@ -273,13 +326,21 @@ static void ranges_next(struct disk_io *io)
 static void request_ranges(struct backend *b, struct element *e, uint32_t type)
 {
 	const struct disk_limits *m = disk_limits(block_of(b)->disk);
-	bool zeroes = type == VIRTIO_BLK_T_WRITE_ZEROES;
 	struct block_request *r = e->req;
+	bool can = m->discard;
 	uint8_t status;
 
+	r->io.op = DISK_DISCARD;
+	if (type == VIRTIO_BLK_T_WRITE_ZEROES) {
+		r->io.op = DISK_WRITE_ZEROES;
+		can = m->write_zeroes;
+	} else if (type == VIRTIO_BLK_T_SECURE_ERASE) {
+		r->io.op = DISK_SECURE_ERASE;
+		can = m->secure_erase;
+	}
 	if (m->read_only)
 		status = VIRTIO_BLK_S_IOERR;
-	else if (!(zeroes ? m->write_zeroes : m->discard))
+	else if (!can)
 		status = VIRTIO_BLK_S_UNSUPP;
 	else
 		status = ranges_check(b, e, type);
@@ -287,7 +348,6 @@ static void request_ranges(struct backend *b, struct element *e, uint32_t type)
 		answer(e, status);
 		return;
 	}
-	r->io.op = zeroes ? DISK_WRITE_ZEROES : DISK_DISCARD;
 	r->io.done = ranges_next;
 	ranges_next(&r->io);
 }
@@ -320,8 +380,12 @@ static void request(struct backend *b, struct element *e)
 	case VIRTIO_BLK_T_GET_ID:
 		request_id(b, e);
 		break;
+	case T_GET_LIFETIME:
+		request_lifetime(b, e);
+		break;
 	case VIRTIO_BLK_T_DISCARD:
 	case VIRTIO_BLK_T_WRITE_ZEROES:
+	case VIRTIO_BLK_T_SECURE_ERASE:
 		request_ranges(b, e, le32toh(hdr.type));
 		break;
 	default:
@@ -332,9 +396,10 @@ static void request(struct backend *b, struct element *e)
 
 static void block_ready(struct backend *b, struct virtqueue *q)
 {
+	const struct block_queue *bq = virtqueue_state(q);
 	struct element *e;
 
-	while ((e = virtqueue_pop(q)) != NULL)
+	while (!bq->held && (e = virtqueue_pop(q)) != NULL)
 		request(b, e);
 }
 
@@ -361,6 +426,7 @@ static void block_describe(struct backend *b)
 	uint32_t logical = s->block_size ? s->block_size : m->logical;
 	uint32_t physical = MAX(logical, m->physical);
 	bool writable = !m->read_only;
+	struct disk_lifetime lifetime;
 
 	*config_of(b) = (struct virtio_blk_config){
 		.capacity = htole64(disk_size(s->disk) / SECTOR),
@@ -378,6 +444,9 @@ static void block_describe(struct backend *b)
 		.max_write_zeroes_sectors = htole32(writable ? MAX_ZEROES : 0),
 		.max_write_zeroes_seg = htole32(writable ? MAX_RANGES : 0),
 		.write_zeroes_may_unmap = m->discard,
+		.max_secure_erase_sectors = htole32(m->secure_erase ? MAX_DISCARD : 0),
+		.max_secure_erase_seg = htole32(m->secure_erase ? MAX_RANGES : 0),
+		.secure_erase_sector_alignment = htole32(m->secure_erase ? logical / SECTOR : 0),
 	};
 	if (writable)
 		b->offered &= ~BIT(VIRTIO_BLK_F_RO);
@@ -385,6 +454,32 @@ static void block_describe(struct backend *b)
 		b->offered &= ~BIT(VIRTIO_BLK_F_DISCARD);
 	if (!m->write_zeroes)
 		b->offered &= ~BIT(VIRTIO_BLK_F_WRITE_ZEROES);
+	if (!m->secure_erase)
+		b->offered &= ~BIT(VIRTIO_BLK_F_SECURE_ERASE);
+	if (!disk_lifetime(s->disk, &lifetime))
+		b->offered &= ~BIT(F_LIFETIME);
+}
+
+/* The driver looks at the capacity again. Requests are checked against the disk's size itself. */
+static void size_changed(struct disk_watch *w)
+{
+	struct block *s = container_of(w, struct block, watch);
+	uint64_t size = disk_size(s->disk);
+	struct json *data = NULL;
+
+	if (config_of(s->b)->capacity == htole64(size / SECTOR))
+		return;
+	config_of(s->b)->capacity = htole64(size / SECTOR);
+	backend_config_changed(s->b);
+	if (backend_event_wanted(s->b))
+		data = json_new(false);
+	if (data == NULL)
+		return;
+	json_object_begin(data);
+	json_key(data, "size");
+	json_u64(data, size);
+	json_object_end(data);
+	backend_event(s->b, "resized", data);
 }
 
 static int block_open(struct backend *b)
@@ -396,6 +491,13 @@ static int block_open(struct backend *b)
 		r = disk_open(&s->disk, &s->options);
 	if (r < 0)
 		return r;
+	s->b = b;
+	s->watch.changed = size_changed;
+	r = disk_watch_add(s->disk, b->loop, &s->watch);
+	if (r < 0) {
+		disk_close(s->disk);
+		return r;
+	}
 	block_describe(b);
 	b->num_queues = s->num_queues;
 	b->threads = s->threads;
@@ -404,6 +506,7 @@ static int block_open(struct backend *b)
 
 static void block_close(struct backend *b)
 {
+	disk_watch_del(&block_of(b)->watch);
 	disk_close(block_of(b)->disk);
 }
 
@@ -412,6 +515,25 @@ static int block_start(struct backend *b, struct virtqueue *q)
 	struct block_queue *bq = virtqueue_state(q);
 
 	return disk_lane_get(block_of(b)->disk, virtqueue_loop(q), &bq->lane);
+}
+
+static bool take_back(struct disk_io *io, void *q)
+{
+	struct element *e = container_of(io, struct block_request, io)->element;
+
+	if (e->queue != q)
+		return false;
+	virtqueue_unpop(e);
+	return true;
+}
+
+static void block_stop(struct backend *b, struct virtqueue *q)
+{
+	struct block_queue *bq = virtqueue_state(q);
+
+	(void)b;
+	disk_withdraw(bq->lane, take_back, q);
+	bq->held = false;
 }
 
 static void set_wce(struct backend *b, bool on)
@@ -461,6 +583,39 @@ static int block_capabilities(struct json *out)
 	return 0;
 }
 
+static int block_resize(struct backend *b, struct command *c)
+{
+	struct disk *d = block_of(b)->disk;
+	uint64_t size = 0;
+	int r;
+
+	if (command_size(c, "size", &size) && size == 0)
+		return command_error(c, EINVAL, "size=0: not a size");
+	r = disk_resize(d, size);
+	if (r < 0)
+		return command_error(c, -r, "%s: %s", disk_name(d), strerror(-r));
+	json_object_begin(c->out);
+	json_key(c->out, "size");
+	json_u64(c->out, disk_size(d));
+	json_object_end(c->out);
+	return 0;
+}
+
+static const struct command_arg resize_args[] = {
+	{.name = "size",
+		.kind = COMMAND_SIZE,
+		.help = "make the file this long first; it cannot become shorter"},
+	{.name = NULL},
+};
+
+static const struct command_spec block_commands[] = {
+	{.name = "resize",
+		.help = "Look how large the disk is by now, and tell the guest",
+		.args = resize_args,
+		.run = block_resize},
+	{.name = NULL},
+};
+
 static const struct queue_spec block_queues[] = {
 	{.name = "request", .ready = block_ready, .req_size = sizeof(struct block_request)},
 };
@@ -476,22 +631,25 @@ static const struct feature_name block_features[] = {
 	{VIRTIO_BLK_F_MQ, "mq"},
 	{VIRTIO_BLK_F_DISCARD, "discard"},
 	{VIRTIO_BLK_F_WRITE_ZEROES, "write-zeroes"},
+	{F_LIFETIME, "lifetime"},
+	{VIRTIO_BLK_F_SECURE_ERASE, "secure-erase"},
 	{0, NULL},
 };
 
 const struct device device_block = {
 	.name = "block",
 	.alias = "blk",
-	.summary = "disk, from a raw image or a block device of the host",
+	.summary = "disk, from a raw image, a block device of the host or an NBD server",
 	.virtio_id = VIRTIO_ID_BLOCK,
 	.features = BIT(VIRTIO_BLK_F_SIZE_MAX) | BIT(VIRTIO_BLK_F_SEG_MAX) | BIT(VIRTIO_BLK_F_RO) |
 		    BIT(VIRTIO_BLK_F_BLK_SIZE) | BIT(VIRTIO_BLK_F_FLUSH) | BIT(VIRTIO_BLK_F_TOPOLOGY) |
 		    BIT(VIRTIO_BLK_F_CONFIG_WCE) | BIT(VIRTIO_BLK_F_MQ) | BIT(VIRTIO_BLK_F_DISCARD) |
-		    BIT(VIRTIO_BLK_F_WRITE_ZEROES),
+		    BIT(VIRTIO_BLK_F_WRITE_ZEROES) | BIT(VIRTIO_BLK_F_SECURE_ERASE) | BIT(F_LIFETIME),
 	.state_size = sizeof(struct block),
 	.queue_state_size = sizeof(struct block_queue),
 	.config_size = sizeof(struct virtio_blk_config),
 	.options = block_options,
+	.commands = block_commands,
 	.feature_names = block_features,
 	.queues = block_queues,
 	.nqueues = ARRAY_SIZE(block_queues),
@@ -502,6 +660,7 @@ const struct device device_block = {
 	.open = block_open,
 	.close = block_close,
 	.start = block_start,
+	.stop = block_stop,
 	.config_write = block_config_write,
 	.save = block_save,
 	.load = block_load,

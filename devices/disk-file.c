@@ -132,7 +132,7 @@ static int measure_device(struct disk_file *f, const struct stat *st)
 	unsigned physical = 0, io_min = 0, io_opt = 0;
 	int logical = 0;
 
-	if (ioctl(f->fd, BLKGETSIZE64, &f->disk.size) < 0 || ioctl(f->fd, BLKSSZGET, &logical) < 0)
+	if (ioctl(f->fd, BLKSSZGET, &logical) < 0)
 		return log_errno(errno, "%s", f->disk.name);
 	ioctl(f->fd, BLKPBSZGET, &physical);
 	ioctl(f->fd, BLKIOMIN, &io_min);
@@ -143,9 +143,11 @@ static int measure_device(struct disk_file *f, const struct stat *st)
 	m->io_opt = io_opt;
 	m->discard_granularity = block_or(queue_limit(st->st_rdev, "discard_granularity"), m->physical);
 	m->discard = !m->read_only && queue_limit(st->st_rdev, "discard_max_bytes") > 0;
+	/* a device that can do it finds fault with the range instead */
+	m->secure_erase =
+		!m->read_only && ioctl(f->fd, BLKSECDISCARD, ((uint64_t[2]){1, 1})) < 0 && errno == EINVAL;
 	f->align_offset = m->logical;
 	f->align_mem = m->logical;
-	f->block_dev = true;
 	return 0;
 }
 
@@ -154,7 +156,6 @@ static void measure_image(struct disk_file *f, const struct stat *st)
 	struct disk_limits *m = &f->disk.limits;
 	uint32_t block = block_or((uint64_t)st->st_blksize, 4096);
 
-	f->disk.size = (uint64_t)st->st_size;
 	f->align_offset = f->align_mem = MIN(block, 4096u);
 	m->logical = 512;
 	m->physical = block;
@@ -200,11 +201,13 @@ static int file_measure(struct disk_file *f)
 {
 	const char *name = f->disk.name;
 	struct stat st;
+	int64_t size;
 	int r = 0;
 
 	if (fstat(f->fd, &st) < 0)
 		return log_errno(errno, "%s", name);
-	if (S_ISBLK(st.st_mode))
+	f->block_dev = S_ISBLK(st.st_mode);
+	if (f->block_dev)
 		r = measure_device(f, &st);
 	else if (S_ISREG(st.st_mode))
 		measure_image(f, &st);
@@ -212,10 +215,13 @@ static int file_measure(struct disk_file *f)
 		r = log_errno(EINVAL, "%s: neither a file nor a block device", name);
 	if (r < 0)
 		return r;
-	if (f->disk.size % 512 != 0)
-		log_warn("%s: the last %u of %" PRIu64 " bytes fill no sector and are not used", name,
-			(unsigned)(f->disk.size % 512), f->disk.size);
-	f->disk.size = ALIGN_DOWN(f->disk.size, 512u);
+	size = disk_file_size(f);
+	if (size < 0)
+		return log_errno((int)size, "%s", name);
+	if (size % 512 != 0)
+		log_warn("%s: the last %u of %" PRIi64 " bytes fill no sector and are not used", name,
+			(unsigned)(size % 512), size);
+	f->disk.size = ALIGN_DOWN((uint64_t)size, 512u);
 	if (f->disk.size == 0)
 		return log_errno(EINVAL, "%s: shorter than a sector of 512 bytes", name);
 	f->disk.limits.write_zeroes = !f->disk.limits.read_only;
@@ -282,7 +288,7 @@ static int file_open(struct disk **out, const struct disk_options *o)
 	f->disk.name = o->path;
 	f->disk.limits.read_only = o->read_only;
 	f->direct = o->direct;
-	f->fd = f->buffered = -1;
+	f->fd = f->buffered = f->inotify_fd = -1;
 	r = file_setup(f, o);
 	if (r < 0) {
 		file_free(f);
@@ -297,6 +303,25 @@ static void file_close(struct disk *d)
 	file_free(container_of(d, struct disk_file, disk));
 }
 
+static bool file_lifetime(const struct disk *d, struct disk_lifetime *out)
+{
+	static const char *const dirs[] = {"device", "../device"}; /* a partition's is its disk's */
+	const struct disk_file *f = container_of(d, const struct disk_file, disk);
+	bool known = false;
+	struct stat st;
+
+	if (!f->block_dev || fstat(f->fd, &st) < 0)
+		return false;
+	for (size_t i = 0; i < ARRAY_SIZE(dirs) && !known; i++) {
+		char dir[96];
+
+		snprintf(dir, sizeof(dir), "/sys/dev/block/%u:%u/%s", major(st.st_rdev), minor(st.st_rdev),
+			dirs[i]);
+		known = disk_lifetime_read(dir, out);
+	}
+	return known;
+}
+
 const struct disk_driver disk_file = {
 	.name = "file",
 	.open = file_open,
@@ -304,4 +329,8 @@ const struct disk_driver disk_file = {
 	.lane_new = disk_io_lane_new,
 	.lane_free = disk_io_lane_free,
 	.submit = disk_io_submit,
+	.resize = disk_file_resize,
+	.listen = disk_file_listen,
+	.unlisten = disk_file_unlisten,
+	.lifetime = file_lifetime,
 };

@@ -231,6 +231,13 @@ static int discard_run(const struct disk_file *f, const struct disk_io *io)
 	return unsupported(r) ? 0 : r;
 }
 
+static int erase_run(const struct disk_file *f, const struct disk_io *io)
+{
+	uint64_t range[2] = {io->offset, io->len};
+
+	return ioctl(f->fd, BLKSECDISCARD, range) < 0 ? -errno : 0;
+}
+
 static void job_run(struct job *j)
 {
 	struct disk_io *io = container_of(j, struct disk_io, job);
@@ -245,6 +252,9 @@ static void job_run(struct job *j)
 		break;
 	case DISK_WRITE_ZEROES:
 		io->result = zeroes_run(f, io);
+		break;
+	case DISK_SECURE_ERASE:
+		io->result = erase_run(f, io);
 		break;
 	default:
 		io->result = rw_run(f, io);
