@@ -130,8 +130,11 @@ static int measure_device(struct disk_file *f, const struct stat *st)
 {
 	struct disk_limits *m = &f->disk.limits;
 	unsigned physical = 0, io_min = 0, io_opt = 0;
-	int logical = 0;
+	int logical = 0, read_only = 0;
 
+	/* the kernel lets such a device be opened for writing, and refuses each write */
+	if (!m->read_only && ioctl(f->fd, BLKROGET, &read_only) == 0 && read_only)
+		return log_errno(EROFS, "%s: --read-only is needed", f->disk.name);
 	if (ioctl(f->fd, BLKSSZGET, &logical) < 0)
 		return log_errno(errno, "%s", f->disk.name);
 	ioctl(f->fd, BLKPBSZGET, &physical);
