@@ -184,7 +184,7 @@ typedef ssize_t cursor_io(int fd, const struct iovec *v, int n);
  * Where the kernel says EFAULT an access of our own would raise SIGBUS: the memory's file was truncated. Touching
  * the pages lets the guard of shmem.h put others there and end the session; to the device all looks well.
  */
-static void touch(const struct iovec *v, unsigned n)
+void cursor_touch(const struct iovec *v, unsigned n)
 {
 	for (unsigned i = 0; i < n; i++) {
 		const volatile uint8_t *p = v[i].iov_base, *end = p + v[i].iov_len;
@@ -209,7 +209,7 @@ static ssize_t cursor_transfer(struct cursor *c, int fd, size_t max, cursor_io *
 		if (moved >= 0 || (errno != EINTR && (errno != EFAULT || touched)))
 			break;
 		if (errno == EFAULT) {
-			touch(v, n);
+			cursor_touch(v, n);
 			touched = true;
 		}
 	}

@@ -57,5 +57,7 @@ const struct iovec *cursor_whole(const struct cursor *c, unsigned *n);
  * -errno. */
 ssize_t cursor_readv(struct cursor *c, int fd, size_t max);
 ssize_t cursor_writev(struct cursor *c, int fd, size_t max);
+/* The kernel said EFAULT of such segments of guest memory: makes the guard of a truncated file take note (shmem.h). */
+void cursor_touch(const struct iovec *v, unsigned n);
 
 #endif
