@@ -41,6 +41,7 @@ static struct loop *queue_loop(struct core *c, unsigned index)
 
 	if (!c->b.threads)
 		return c->b.loop;
+	index /= MAX(c->b.thread_queues, 1u);
 	l = &c->thread[index % c->b.threads];
 	if (*l)
 		return *l;

@@ -115,6 +115,7 @@ struct backend {
 	unsigned num_queues; /* virtqueues that exist; starts as dev->max_queues */
 	unsigned queue_num;  /* answer to GET_QUEUE_NUM; 0: num_queues (net counts pairs) */
 	unsigned threads; /* queue threads; queue i runs in thread i % threads; 0: all in the control loop */
+	unsigned thread_queues; /* so many queues in a row share a thread: (i / thread_queues) % threads; 0: 1 */
 };
 
 static inline bool backend_has(const struct backend *b, unsigned bit)
