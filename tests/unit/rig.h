@@ -126,4 +126,39 @@ static inline uint8_t *rig_ram(const struct rig *r, uint64_t gpa)
 uint32_t rig_random(uint32_t limit);
 void rig_seed(uint64_t seed);
 
+/* ---- rig-steps.c ---- */
+
+/* n small requests. */
+void rig_add_many(struct rig *r, unsigned n);
+/* Everything that is out comes back, tag by tag in this order. */
+void rig_collect_exactly(struct rig *r, uint32_t first, unsigned n);
+/* The queue serves what comes now. */
+void rig_works(struct rig *r);
+/* Device: takes n into held[]. */
+void rig_take_many(struct rig *r, unsigned n);
+void rig_shuffle(struct element **e, unsigned n);
+/* Device: the youngest n that are held go back, in any order. */
+void rig_give_back(struct rig *r, unsigned n);
+/* Device: answers n that are held, from that one on; they stay in held[]. */
+void rig_push_held(struct rig *r, unsigned first, unsigned n);
+/* What is held are the requests with these tags. */
+void rig_check_held(struct rig *r, uint32_t first);
+/* Where the ring stands when all is used, as in GET_VRING_BASE, seen from the driver. */
+uint32_t rig_driver_base(const struct rig *r);
+
+/* Much traffic on rings of these sizes, with and without event index and chains. */
+struct rig_size_case {
+	struct rig_mode mode;
+	unsigned requests, chains;
+	bool hold;
+};
+void rig_size_cases(const struct rig_mode *modes, unsigned n);
+
+/* Cases for both layouts, with and without event index. */
+struct rig_case {
+	const char *name;
+	void (*fn)(const struct rig_mode *m);
+};
+void rig_cases(const struct rig_case *cases, unsigned n);
+
 #endif

@@ -4,42 +4,6 @@
 
 #include "le.h"
 
-struct size_case {
-	struct rig_mode mode;
-	unsigned requests, chains;
-	bool hold;
-};
-
-static uint32_t driver_base(const struct rig *r)
-{
-	const struct vring_driver *d = &r->d;
-
-	return d->next_avail | (uint32_t)d->avail_wrap << 15 | (uint32_t)d->next_used << 16 |
-	       (uint32_t)d->used_wrap << 31;
-}
-
-static void sizes(void *arg)
-{
-	const struct size_case *t = arg;
-	struct rig r;
-
-	rig_seed(t->mode.num + t->chains);
-	rig_open(&r, &t->mode);
-	rig_turn(&r);
-	rig_signals(r.call);
-	rig_traffic(&r, t->requests, t->chains, t->hold);
-	CHECK_EQ(r.completed, t->requests);
-	CHECK_EQ(r.q->stats.popped, t->requests);
-	CHECK_EQ(r.q->stats.pushed, t->requests);
-	CHECK_EQ(r.q->stats.breaks, 0);
-	CHECK_EQ(virtqueue_outstanding(r.q), 0);
-	rig_stop(&r, false);
-	rig_turn(&r);
-	CHECK_EQ(r.rested, 1);
-	CHECK_EQ(virtqueue_base(r.q), driver_base(&r));
-	rig_close(&r);
-}
-
 /* Started again at every place of the ring, in both laps. */
 static void bases(void *arg)
 {
@@ -58,7 +22,7 @@ static void bases(void *arg)
 		rig_stop(&r, false);
 		rig_turn(&r);
 		base = virtqueue_base(r.q);
-		CHECK_EQ(base, driver_base(&r));
+		CHECK_EQ(base, rig_driver_base(&r));
 		virtqueue_free(r.q);
 		rig_queue_make(&r);
 		r.q->base = base;
@@ -314,22 +278,15 @@ static void addresses(void *arg)
 
 int main(void)
 {
-	static const uint16_t nums[] = {1, 2, 3, 7, 255, 256}, events[] = {1, 2, 7, 8};
+	static const struct rig_mode modes[] = {{.packed = true, .num = 1}, {.packed = true, .num = 2},
+		{.packed = true, .num = 3}, {.packed = true, .num = 7}, {.packed = true, .num = 255},
+		{.packed = true, .num = 256}};
+	static const uint16_t events[] = {1, 2, 7, 8};
 	static const bool yes = true, no = false;
-	unsigned i, k;
+	unsigned i;
 	char name[80];
 
-	for (i = 0; i < ARRAY_SIZE(nums); i++)
-		for (k = 0; k < 4; k++) {
-			struct size_case t = {.mode = {.packed = true, .num = nums[i], .event_idx = k & 1},
-				.requests = 70000,
-				.chains = k & 2 ? 4 : 1,
-				.hold = k & 2};
-
-			snprintf(name, sizeof(name), "70000 requests, a ring of %u%s%s", nums[i],
-				k & 1 ? ", event index" : "", k & 2 ? ", chains, any order" : "");
-			tap_case(name, sizes, &t);
-		}
+	rig_size_cases(modes, ARRAY_SIZE(modes));
 	tap_case("any base", bases, NULL);
 	tap_case("chains out of order", out_of_order, NULL);
 	tap_case("flags", flags, (void *)&no);

@@ -4,34 +4,6 @@
 
 #include "le.h"
 
-struct size_case {
-	struct rig_mode mode;
-	unsigned requests, chains;
-	bool hold;
-};
-
-static void sizes(void *arg)
-{
-	const struct size_case *t = arg;
-	struct rig r;
-
-	rig_seed(t->mode.num + t->chains);
-	rig_open(&r, &t->mode);
-	rig_turn(&r);
-	rig_signals(r.call);
-	rig_traffic(&r, t->requests, t->chains, t->hold);
-	CHECK_EQ(r.completed, t->requests);
-	CHECK_EQ(r.q->stats.popped, t->requests);
-	CHECK_EQ(r.q->stats.pushed, t->requests);
-	CHECK_EQ(r.q->stats.breaks, 0);
-	CHECK_EQ(virtqueue_outstanding(r.q), 0);
-	rig_stop(&r, false);
-	rig_turn(&r);
-	CHECK_EQ(r.rested, 1);
-	CHECK_EQ(virtqueue_base(r.q), (uint16_t)(t->mode.base + t->requests));
-	rig_close(&r);
-}
-
 static uint8_t *used(const struct rig *r)
 {
 	return r->ram + r->addr[2];
@@ -286,22 +258,11 @@ static void addresses(void *arg)
 
 int main(void)
 {
-	static const uint16_t nums[] = {1, 2, 8, 256};
-	unsigned i, k;
-	char name[80];
+	static const struct rig_mode modes[] = {
+		{.num = 1, .base = 65000}, {.num = 2}, {.num = 8, .base = 65000}, {.num = 256}};
+	unsigned i;
 
-	for (i = 0; i < ARRAY_SIZE(nums); i++)
-		for (k = 0; k < 4; k++) {
-			struct size_case t = {
-				.mode = {.num = nums[i], .event_idx = k & 1, .base = i % 2 ? 0 : 65000},
-				.requests = 70000,
-				.chains = k & 2 ? 4 : 1,
-				.hold = k & 2};
-
-			snprintf(name, sizeof(name), "70000 requests, a ring of %u%s%s", nums[i],
-				k & 1 ? ", event index" : "", k & 2 ? ", chains, any order" : "");
-			tap_case(name, sizes, &t);
-		}
+	rig_size_cases(modes, ARRAY_SIZE(modes));
 	tap_case("flags", flags, NULL);
 	tap_case("the used event", used_event, NULL);
 	tap_case("an event index that we don't know of", unnoticed_event_index, NULL);
