@@ -5,7 +5,7 @@
  * An underscore stands for the dash of rproc-serial. Included with both macros defined.
  */
 /* clang-format off */
-PLANNED(9p)
+DEVICE(9p)
 PLANNED(balloon)
 DEVICE(block)
 PLANNED(caif)

@@ -44,6 +44,7 @@ run()
 type_options()
 {
 	case $1 in
+	9p) needs=(--path="$tmp") ;;
 	block) needs=(--null=1M) ;;
 	input)
 		[ -p "$tmp/events" ] || mkfifo "$tmp/events"
