@@ -20,4 +20,18 @@ static inline unsigned open_fds(void)
 	return n - 3; /* ".", ".." and the directory itself */
 }
 
+/* Mappings of this process whose name contains that. */
+static inline unsigned mappings_of(const char *name)
+{
+	char line[512];
+	FILE *f = fopen("/proc/self/maps", "r");
+	unsigned n = 0;
+
+	CHECK(f);
+	while (fgets(line, sizeof(line), f))
+		n += strstr(line, name) != NULL;
+	fclose(f);
+	return n;
+}
+
 #endif

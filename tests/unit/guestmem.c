@@ -28,19 +28,6 @@ static int memory_file(uint64_t size)
 	return fd;
 }
 
-static unsigned mappings(void)
-{
-	char line[512];
-	FILE *f = fopen("/proc/self/maps", "r");
-	unsigned n = 0;
-
-	CHECK(f);
-	while (fgets(line, sizeof(line), f))
-		n += strstr(line, "memfd:guest") != NULL;
-	fclose(f);
-	return n;
-}
-
 /* Replaces *m by *m plus a region. The fd is dup'd as the protocol does. */
 static int map_add(
 	struct guestmem **m, int file, uint64_t gpa, uint64_t size, uint64_t uaddr, uint64_t offset)
@@ -128,7 +115,7 @@ static void two_regions_of_one_file(void *arg)
 	guestmem_unref(m);
 	close(file);
 	CHECK_EQ(open_fds(), before);
-	CHECK_EQ(mappings(), 0);
+	CHECK_EQ(mappings_of("memfd:guest"), 0);
 }
 
 static void refusals(void *arg)
@@ -171,7 +158,7 @@ static void refusals(void *arg)
 	CHECK(guestmem_gpa(m, 0x10000 - 1, 1));
 	CHECK(guestmem_gpa(m, 0x10000 + 4 * PAGE, PAGE));
 	guestmem_unref(m);
-	CHECK_EQ(mappings(), 0);
+	CHECK_EQ(mappings_of("memfd:guest"), 0);
 }
 
 static void the_same_region_again(void *arg)
@@ -194,7 +181,7 @@ static void the_same_region_again(void *arg)
 	guestmem_unref(old);
 	memcpy(guestmem_gpa(m, 0x1000, 4), "still", 5);
 	guestmem_unref(m);
-	CHECK_EQ(mappings(), 0);
+	CHECK_EQ(mappings_of("memfd:guest"), 0);
 }
 
 static void the_same_memory_twice(void *arg)
@@ -237,7 +224,7 @@ static void a_pinned_map_keeps_its_mappings(void *arg)
 	(void)arg;
 	CHECK_EQ(map_add(&m, file, 0, PAGE, 0x1000, 0), 0);
 	CHECK_EQ(map_add(&m, file, PAGE, PAGE, 0x2000, PAGE), 0);
-	CHECK_EQ(mappings(), 2);
+	CHECK_EQ(mappings_of("memfd:guest"), 2);
 	old = guestmem_ref(m);
 	for (int i = 0; i < 4; i++)
 		guestmem_ref(old); /* elements in flight */
@@ -246,17 +233,17 @@ static void a_pinned_map_keeps_its_mappings(void *arg)
 	CHECK_EQ(map_remove(&m, PAGE, PAGE, 0x2000), 0);
 	guestmem_unref(old);
 	CHECK_EQ(released, 0);
-	CHECK_EQ(mappings(), 2);
+	CHECK_EQ(mappings_of("memfd:guest"), 2);
 	*p = 'x'; /* I/O goes on */
 	for (int i = 0; i < 4; i++)
 		CHECK_EQ(pthread_create(&thread[i], NULL, drop_reference, old), 0);
 	for (int i = 0; i < 4; i++)
 		pthread_join(thread[i], NULL);
 	CHECK_EQ(released, 1);
-	CHECK_EQ(mappings(), 1);
+	CHECK_EQ(mappings_of("memfd:guest"), 1);
 	guestmem_unref(m);
 	CHECK_EQ(released, 1);
-	CHECK_EQ(mappings(), 0);
+	CHECK_EQ(mappings_of("memfd:guest"), 0);
 	close(file);
 	CHECK_EQ(open_fds(), before);
 }
@@ -367,9 +354,9 @@ static void full_map_against_a_list(void *arg)
 		CHECK_EQ(map_remove(&m, s->gpa, s->size, s->uaddr), 0);
 	}
 	list_compare_all(&added, m);
-	CHECK_EQ(mappings(), GUESTMEM_MAX_REGIONS - 300);
+	CHECK_EQ(mappings_of("memfd:guest"), GUESTMEM_MAX_REGIONS - 300);
 	guestmem_unref(m);
-	CHECK_EQ(mappings(), 0);
+	CHECK_EQ(mappings_of("memfd:guest"), 0);
 }
 
 static void no_access_while_preparing(void *arg)

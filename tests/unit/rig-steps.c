@@ -158,3 +158,28 @@ void rig_cases(const struct rig_case *cases, unsigned n)
 			tap_case(name, run, &t);
 		}
 }
+
+void rig_bad_addresses(const struct rig_mode *m, const uint64_t off[3], const uint64_t room[3])
+{
+	const uint64_t far = 1u << 30;
+	struct ring_addr good;
+	struct rig r;
+
+	rig_prepare(&r, m);
+	good = r.q->addr;
+	for (unsigned i = 0; i < 9; i++) {
+		uint64_t *a = i % 3 == 0 ? &r.q->addr.desc : i % 3 == 1 ? &r.q->addr.avail : &r.q->addr.used;
+
+		*a += i < 3 ? off[i % 3] : i < 6 ? far : RIG_UADDR + r.ram_size - *a - room[i % 3];
+		CHECK_EQ(rig_start(&r), -EFAULT);
+		CHECK_EQ(r.q->phase, VRING_RESTING);
+		r.q->addr = good;
+	}
+	CHECK_EQ(rig_start(&r), 0);
+	good.used += far; /* while it runs: refused, it goes on */
+	CHECK_EQ(virtqueue_set_addr(r.q, &good), -EFAULT);
+	rig_turn(&r);
+	rig_signals(r.call);
+	rig_traffic(&r, 100, 1, false);
+	rig_close(&r);
+}

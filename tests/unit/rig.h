@@ -154,6 +154,12 @@ struct rig_size_case {
 };
 void rig_size_cases(const struct rig_mode *modes, unsigned n);
 
+/*
+ * Ring addresses that are refused: moved by off (descriptors, driver, device: not aligned), far away, and with only
+ * `room` bytes of memory behind them. The queue can be started with better ones.
+ */
+void rig_bad_addresses(const struct rig_mode *m, const uint64_t off[3], const uint64_t room[3]);
+
 /* Cases for both layouts, with and without event index. */
 struct rig_case {
 	const char *name;

@@ -4,23 +4,18 @@
 #include <sys/stat.h>
 
 #include "host.h"
+#include "leaks.h"
 
 /* --- memory --- */
 
 static bool mapped(const struct fe_region *r)
 {
-	char line[512], name[32];
+	char name[32];
 	struct stat st;
-	unsigned n = 0;
-	FILE *f = fopen("/proc/self/maps", "r");
 
-	CHECK(f);
 	CHECK_SYS(fstat(r->fd, &st));
 	snprintf(name, sizeof(name), " %llu ", (unsigned long long)st.st_ino);
-	while (fgets(line, sizeof(line), f))
-		n += strstr(line, name) != NULL;
-	fclose(f);
-	return n > 1; /* ours is one */
+	return mappings_of(name) > 1; /* ours is one */
 }
 
 /* Removal is acknowledged when the last element that uses the region has come back. */

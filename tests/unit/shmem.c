@@ -28,19 +28,6 @@ static int memory_file(size_t size, unsigned flags)
 	return fd;
 }
 
-static unsigned mappings(void)
-{
-	char line[512];
-	FILE *f = fopen("/proc/self/maps", "r");
-	unsigned n = 0;
-
-	CHECK(f);
-	while (fgets(line, sizeof(line), f))
-		n += strstr(line, "memfd:shmem") != NULL;
-	fclose(f);
-	return n;
-}
-
 static void unaligned_offset(void *arg)
 {
 	struct shmem *s;
@@ -89,7 +76,7 @@ static void bad_arguments(void *arg)
 	CHECK_EQ(shmem_map(&s, ro, 0, PAGE, PROT_READ | PROT_WRITE), -EACCES);
 	CHECK(s == NULL);
 	CHECK_EQ(open_fds(), before); /* a refused fd stays the caller's */
-	CHECK_EQ(mappings(), 0);
+	CHECK_EQ(mappings_of("memfd:shmem"), 0);
 	CHECK_EQ(shmem_map(&s, fd, 10, 3 * PAGE, PROT_READ), 0);
 	shmem_unref(s);
 }
@@ -101,13 +88,13 @@ static void references(void *arg)
 
 	(void)arg;
 	CHECK_EQ(shmem_map(&s, memory_file(PAGE, 0), 0, PAGE, PROT_READ), 0);
-	CHECK_EQ(mappings(), 1);
+	CHECK_EQ(mappings_of("memfd:shmem"), 1);
 	CHECK(shmem_ref(s) == s);
 	shmem_unref(s);
-	CHECK_EQ(mappings(), 1);
+	CHECK_EQ(mappings_of("memfd:shmem"), 1);
 	CHECK_EQ(s->addr[0], 0);
 	shmem_unref(s);
-	CHECK_EQ(mappings(), 0);
+	CHECK_EQ(mappings_of("memfd:shmem"), 0);
 	CHECK_EQ(open_fds(), before);
 	shmem_unref(NULL);
 }
@@ -139,7 +126,7 @@ static void full_table(void *arg)
 	CHECK_EQ(shmem_map(&s[n / 2], dup(fd), 0, PAGE, PROT_READ), 0);
 	for (unsigned i = 0; i < n; i++)
 		shmem_unref(s[i]);
-	CHECK_EQ(mappings(), 0);
+	CHECK_EQ(mappings_of("memfd:shmem"), 0);
 }
 
 static void huge_pages(void *arg)
@@ -240,7 +227,7 @@ static void truncated_under_threads(void *arg)
 	CHECK(!shmem_lost());
 	shmem_unref(s);
 	shmem_unref(other);
-	CHECK_EQ(mappings(), 0);
+	CHECK_EQ(mappings_of("memfd:shmem"), 0);
 }
 
 static void lost_through_unaligned_start(void *arg)
