@@ -93,3 +93,15 @@ void gpu_3d_read(struct gpu_resource *res, const struct gpu_rect *r)
 	(void)res;
 	(void)r;
 }
+
+bool gpu_3d_export(struct gpu_resource *res, struct gpu_dmabuf *out)
+{
+	(void)res;
+	(void)out;
+	return false;
+}
+
+void gpu_3d_flush(struct gpu *g)
+{
+	(void)g;
+}

@@ -4,7 +4,8 @@
  * on Mesa's software renderer, surfaceless.
  *
  * 2D resources stay pictures of ours, whatever the renderer does. A 3D resource that is shown, or is a cursor, is read back
- * into such a picture, and from there takes the way of all pixels.
+ * into such a picture, and from there takes the way of all pixels; only where the renderer can export it as a dmabuf the
+ * front-end's display looks at the renderer's own.
  *
  * The renderer keeps translated backing between commands. It looks at it only while it runs a command of ours; before each we
  * look whether the memory map has changed since, and translate all of it anew if so.
@@ -13,6 +14,7 @@
  */
 #include "gpu-3d.h"
 
+#include <EGL/egl.h>
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
@@ -52,6 +54,8 @@ enum {
 	F(virgl_renderer_fill_caps)           \
 	F(virgl_renderer_create_fence)        \
 	F(virgl_renderer_force_ctx_0)         \
+	F(virgl_renderer_get_fd_for_texture2) \
+	F(virgl_renderer_execute)             \
 	F(virgl_renderer_get_poll_fd)         \
 	F(virgl_renderer_cleanup)             \
 	F(virgl_set_debug_callback)
@@ -59,6 +63,12 @@ enum {
 
 LIBRARY(virgl_library, VIRGL_FUNCTIONS);
 static struct virgl_library virgl;
+
+#define EGL_FUNCTIONS(F) F(eglGetCurrentDisplay) F(eglQueryString) F(eglGetProcAddress)
+#define EGL_SYMBOL(name) LIBRARY_SYMBOL(egl_library, name)
+
+LIBRARY(egl_library, EGL_FUNCTIONS);
+static struct egl_library egl;
 
 struct virgl_box { /* its header leaves this open: a box as in the commands */
 	uint32_t x, y, z, w, h, d;
@@ -76,8 +86,10 @@ struct gpu_3d {
 	uint64_t generation;		   /* of the memory that backing was translated with */
 	uint32_t context[MAX_CONTEXTS];
 	unsigned ncontexts, ncapsets;
-	uint32_t *commands; /* a copy of the commands that are run */
-	size_t room;	    /* bytes of it */
+	bool exports;	     /* dmabufs */
+	void (*flush)(void); /* glFlush */
+	uint32_t *commands;  /* a copy of the commands that are run */
+	size_t room;	     /* bytes of it */
 };
 
 static struct gpu_3d *of(struct gpu *g)
@@ -636,6 +648,90 @@ void gpu_3d_read(struct gpu_resource *res, const struct gpu_rect *r)
 		log_guest_warn("resource %u could not be read back", res->id);
 }
 
+/* Pictures that others look at */
+
+/* Asked for what it lacks, the renderer jumps to address 0. */
+static void find_export(struct gpu_3d *t)
+{
+	static const struct library_symbol symbols[] = {EGL_FUNCTIONS(EGL_SYMBOL)};
+	const char *found, *extension = "EGL_MESA_image_dma_buf_export";
+	EGLDisplay display;
+
+	if (t->g->no_dmabuf || library_load("libEGL.so.1", symbols, ARRAY_SIZE(symbols), &egl) != 0)
+		return;
+	virgl.virgl_renderer_force_ctx_0();
+	display = egl.eglGetCurrentDisplay();
+	found = display != EGL_NO_DISPLAY ? egl.eglQueryString(display, EGL_EXTENSIONS) : NULL;
+	found = found ? strstr(found, extension) : NULL;
+	t->exports = found && (found[strlen(extension)] == ' ' || !found[strlen(extension)]);
+	t->flush = (void (*)(void))egl.eglGetProcAddress("glFlush");
+	log_debug("renderer: pictures %s as dmabufs", t->exports ? "go out" : "do not go out");
+}
+
+/* Of a picture that was made for scanouts on a render node: with its modifier. */
+static bool export_buffer(const struct gpu_resource *res, struct gpu_dmabuf *out)
+{
+	struct virgl_renderer_export_query query = {
+		.hdr = {VIRGL_RENDERER_STRUCTURE_TYPE_EXPORT_QUERY, 0, sizeof(query)},
+		.in_resource_id = res->id,
+		.in_export_fds = 1};
+	unsigned i;
+
+	if (virgl.virgl_renderer_execute(&query, sizeof(query)) != 0 || !query.out_num_fds)
+		return false;
+	out->fd = query.out_fds[0];
+	out->stride = query.out_strides[0];
+	out->fourcc = query.out_fourcc;
+	out->modifier = query.out_modifier;
+	if (query.out_num_fds == 1 && out->fd >= 0 && !query.out_offsets[0])
+		return true;
+	for (i = 0; i < MIN(query.out_num_fds, (uint32_t)ARRAY_SIZE(query.out_fds)); i++)
+		fd_close(&query.out_fds[i]);
+	return false;
+}
+
+static bool export_texture(const struct virgl_renderer_resource_info *info, struct gpu_dmabuf *out)
+{
+	int stride = 0, offset = 0;
+
+	out->fd = -1;
+	virgl.virgl_renderer_force_ctx_0();
+	if (virgl.virgl_renderer_get_fd_for_texture2(info->tex_id, &out->fd, &stride, &offset) != 0 ||
+		out->fd < 0 || stride <= 0 || offset) {
+		fd_close(&out->fd); /* one without a descriptor is a success to some drivers */
+		return false;
+	}
+	out->stride = (uint32_t)stride;
+	out->fourcc = (uint32_t)info->drm_fourcc;
+	out->modifier = GPU_MODIFIER_UNKNOWN;
+	return true;
+}
+
+bool gpu_3d_export(struct gpu_resource *res, struct gpu_dmabuf *out)
+{
+	struct virgl_renderer_resource_info info = {0};
+
+	if (!of(res->g)->exports || !res->in_renderer)
+		return false;
+	if (virgl.virgl_renderer_resource_get_info((int)res->id, &info) != 0)
+		return false;
+	if (!export_buffer(res, out) && !export_texture(&info, out))
+		return false;
+	out->w = info.width;
+	out->h = info.height;
+	out->flags = info.flags;
+	gpu_3d_flush(res->g);
+	return true;
+}
+
+/* A context that is left is flushed. */
+void gpu_3d_flush(struct gpu *g)
+{
+	virgl.virgl_renderer_force_ctx_0();
+	if (of(g)->flush)
+		of(g)->flush();
+}
+
 /* Life */
 
 void gpu_3d_reset(struct gpu_3d *t)
@@ -663,6 +759,7 @@ int gpu_3d_open(struct gpu *g, const char *render_node, struct gpu_3d **out)
 		return err;
 	}
 	fd = virgl.virgl_renderer_get_poll_fd();
+	find_export(t);
 	t->by_timer = fd < 0 || watch_add(g->b->loop, &t->watch, fd, EPOLLIN) < 0;
 	*out = t;
 	return 0;

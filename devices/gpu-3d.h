@@ -38,4 +38,19 @@ uint32_t gpu_3d_prepare(struct gpu_resource *res);
 /* Reads them back. */
 void gpu_3d_read(struct gpu_resource *res, const struct gpu_rect *r);
 
+#define GPU_MODIFIER_UNKNOWN UINT64_C(0x00ffffffffffffff) /* DRM_FORMAT_MOD_INVALID; 0 is linear */
+
+/* A picture of the renderer's that others can look at without a copy. */
+struct gpu_dmabuf {
+	int fd;			/* the receiver's */
+	uint32_t w, h, stride;	/* stride: bytes */
+	uint32_t flags, fourcc; /* VIRTIO_GPU_RESOURCE_FLAG_*, DRM_FORMAT_* */
+	uint64_t modifier;
+};
+
+/* What was drawn so far is in it, as soon as the GPU is done. False: it has to be read back. */
+bool gpu_3d_export(struct gpu_resource *res, struct gpu_dmabuf *out);
+/* Before somebody looks at a dmabuf anew. */
+void gpu_3d_flush(struct gpu *g);
+
 #endif

@@ -10,9 +10,14 @@
  * What QEMU does not survive is never sent: an UPDATE where it has no surface, a payload that is cut off. What it does not
  * answer (GET_EDID for an output that it lacks) is asked together with something that it does answer.
  *
+ * What the renderer has drawn is shown without a copy where it can be exported. The front-end holds what it looks at until it
+ * answers that it has; as long the scanout waits, and damage and what it shows next are collected: one that never answers has
+ * at most one descriptor for each scanout under way, and the guest goes on.
+ *
  * One question is asked at a time, the others wait in a list; when the front-end goes, we answer them.
  */
 #include "gpu-display.h"
+#include "gpu-3d.h"
 
 #include <errno.h>
 #include <string.h>
@@ -30,6 +35,7 @@ enum display_request {
 	DMABUF_SCANOUT,
 	DMABUF_UPDATE,
 	GET_EDID,
+	DMABUF_SCANOUT2,
 };
 
 enum { FEATURE_EDID, FEATURE_DMABUF2 };
@@ -58,9 +64,21 @@ struct update {
 	uint32_t scanout, x, y, w, h;
 };
 
+struct dmabuf_scanout {
+	uint32_t scanout, x, y, w, h;
+	uint32_t fd_w, fd_h, fd_stride, fd_flags, fd_fourcc;
+};
+
+struct dmabuf_scanout2 {
+	struct dmabuf_scanout m;
+	uint32_t modifier[2]; /* low half first: not aligned */
+};
+
 /* What the front-end is still to be told of a scanout. */
 struct todo {
 	uint32_t w, h; /* of its surface, as it knows it; 0: it has none */
+	bool dmabuf;   /* it shows one of ours instead */
+	bool looks;    /* at what its last update said: not answered yet */
 	bool geometry;
 	bool cursor, cursor_image;
 	struct gpu_rect damage;
@@ -73,8 +91,9 @@ struct gpu_display {
 	struct watch watch;
 	struct task pump;
 	int fd;
-	bool ready; /* protocol features are settled */
-	bool edid;  /* the front-end has EDIDs */
+	bool ready;	/* protocol features are settled */
+	bool edid;	/* the front-end has EDIDs */
+	bool modifiers; /* it takes the modifier of a dmabuf */
 
 	enum question question;
 	struct gpu_request *asked;	   /* whose question it is; NULL: ours, or nobody waits any more */
@@ -85,12 +104,15 @@ struct gpu_display {
 
 	uint8_t *out; /* BUFFER bytes */
 	size_t out_pos, out_len;
+	int out_fd; /* goes with the first byte; or -1 */
 	/* the UPDATE that is being sent, beyond what is in out */
 	struct gpu_surface surface; /* res: referenced, or NULL */
 	struct gpu_rect rest;	    /* rows that are left */
 	size_t row_off;		    /* bytes of the first of them that have left */
 
-	unsigned next; /* scanout that is served next */
+	unsigned next;		       /* scanout that is served next */
+	uint8_t looking[GPU_SCANOUTS]; /* scanouts whose updates are to be answered, in their order */
+	unsigned nlooking;
 	struct todo todo[GPU_SCANOUTS];
 };
 
@@ -116,18 +138,66 @@ static void put(struct gpu_display *d, enum display_request request, const void 
 	d->out_len += size;
 }
 
+/* The front-end looks at the renderer's own picture. False: it can't, it takes pixels. */
+static bool put_dmabuf(struct gpu_display *d, unsigned i)
+{
+	const struct gpu_surface *s = &d->g->scanout[i].s;
+	struct dmabuf_scanout2 m;
+	struct gpu_dmabuf buf;
+	bool known;
+
+	if (!s->res || s->res->kind != GPU_RESOURCE_3D || !gpu_3d_export(s->res, &buf))
+		return false;
+	known = buf.modifier != GPU_MODIFIER_UNKNOWN;
+	if (known && buf.modifier && !d->modifiers) {
+		fd_close(&buf.fd);
+		return false;
+	}
+	m = (struct dmabuf_scanout2){
+		{i, s->x, s->y, s->w, s->h, buf.w, buf.h, buf.stride, buf.flags, buf.fourcc},
+		{(uint32_t)buf.modifier, (uint32_t)(buf.modifier >> 32)}};
+	if (known && d->modifiers)
+		put(d, DMABUF_SCANOUT2, &m, sizeof(m));
+	else
+		put(d, DMABUF_SCANOUT, &m.m, sizeof(m.m));
+	d->out_fd = buf.fd;
+	return true;
+}
+
 static void put_geometry(struct gpu_display *d, unsigned i)
 {
 	const struct gpu_surface *s = &d->g->scanout[i].s;
 	struct todo *t = &d->todo[i];
 	struct scanout m = {i, s->w, s->h};
+	struct dmabuf_scanout none = {.scanout = i};
+	bool was_dmabuf = t->dmabuf;
 
 	t->geometry = false;
-	if (t->w == s->w && t->h == s->h)
+	t->dmabuf = put_dmabuf(d, i);
+	if (t->dmabuf) {
+		t->w = t->h = 0; /* pixels need a new surface then */
+		t->damage = (struct gpu_rect){.w = s->w, .h = s->h};
+		return;
+	}
+	if (was_dmabuf)
+		put(d, DMABUF_SCANOUT, &none, sizeof(none));
+	else if (t->w == s->w && t->h == s->h)
 		return; /* only what it shows is another */
 	put(d, SCANOUT, &m, sizeof(m));
 	t->w = s->w;
 	t->h = s->h;
+}
+
+static void put_look(struct gpu_display *d, unsigned i)
+{
+	struct todo *t = &d->todo[i];
+	struct update m = {i, t->damage.x, t->damage.y, t->damage.w, t->damage.h};
+
+	gpu_3d_flush(d->g);
+	put(d, DMABUF_UPDATE, &m, sizeof(m));
+	t->damage = (struct gpu_rect){0};
+	t->looks = true;
+	d->looking[d->nlooking++] = (uint8_t)i;
 }
 
 static void put_update(struct gpu_display *d, unsigned i)
@@ -206,11 +276,13 @@ static bool next_message(struct gpu_display *d)
 		unsigned i = d->next++ % GPU_SCANOUTS;
 		struct todo *t = &d->todo[i];
 
-		if (t->geometry)
+		if (t->geometry && !t->looks)
 			put_geometry(d, i);
 		if (t->cursor)
 			put_cursor(d, i);
-		if (t->w && !gpu_rect_empty(&t->damage))
+		if (t->dmabuf && !t->looks && !gpu_rect_empty(&t->damage))
+			put_look(d, i);
+		else if (t->w && !gpu_rect_empty(&t->damage))
 			put_update(d, i);
 	}
 	return d->out_len > 0;
@@ -220,13 +292,25 @@ static bool next_message(struct gpu_display *d)
 
 static ssize_t send_iov(struct gpu_display *d, struct iovec *v, size_t n)
 {
+	union {
+		char room[CMSG_SPACE(sizeof(int))];
+		struct cmsghdr c;
+	} u = {.c = {CMSG_LEN(sizeof(int)), SOL_SOCKET, SCM_RIGHTS}};
 	struct msghdr m = {.msg_iov = v, .msg_iovlen = n};
 	ssize_t sent;
 
+	if (d->out_fd >= 0) {
+		memcpy(CMSG_DATA(&u.c), &d->out_fd, sizeof(int));
+		m.msg_control = &u;
+		m.msg_controllen = sizeof(u.room);
+	}
 	do
 		sent = sendmsg(d->fd, &m, MSG_NOSIGNAL | MSG_DONTWAIT);
 	while (sent < 0 && errno == EINTR);
-	return sent < 0 ? -errno : sent;
+	if (sent < 0)
+		return -errno;
+	fd_close(&d->out_fd);
+	return sent;
 }
 
 static void update_done(struct gpu_display *d)
@@ -363,8 +447,9 @@ static bool features_came(struct gpu_display *d, const uint8_t *payload, size_t 
 	if (question != ASKED_FEATURES)
 		return false;
 	memcpy(&features, payload, sizeof(features));
-	features &= BIT(FEATURE_EDID);
+	features &= BIT(FEATURE_EDID) | (d->g->three ? BIT(FEATURE_DMABUF2) : 0);
 	d->edid = features & BIT(FEATURE_EDID);
+	d->modifiers = features & BIT(FEATURE_DMABUF2);
 	d->out_pos = d->out_len = 0;
 	put(d, SET_PROTOCOL_FEATURES, &features, sizeof(features));
 	d->ready = true;
@@ -411,6 +496,17 @@ static bool edid_came(struct gpu_display *d, const uint8_t *payload, size_t size
 	return true;
 }
 
+/* It has looked. The answer does not say where, but they come in their order. */
+static bool look_done(struct gpu_display *d, size_t size)
+{
+	if (size || !d->nlooking)
+		return false;
+	d->todo[d->looking[0]].looks = false;
+	d->nlooking--;
+	memmove(d->looking, d->looking + 1, d->nlooking);
+	return true;
+}
+
 static bool reply(struct gpu_display *d, const struct header *h, const uint8_t *payload)
 {
 	if (!(h->flags & FLAG_REPLY))
@@ -422,6 +518,8 @@ static bool reply(struct gpu_display *d, const struct header *h, const uint8_t *
 		return info_came(d, payload, h->size);
 	case GET_EDID:
 		return edid_came(d, payload, h->size);
+	case DMABUF_UPDATE:
+		return look_done(d, h->size);
 	default:
 		return false;
 	}
@@ -520,9 +618,12 @@ static void disconnect(struct gpu_display *d)
 	watch_del(&d->watch);
 	loop_cancel(d->g->b->loop, &d->pump);
 	fd_close(&d->fd);
+	fd_close(&d->out_fd);
 	update_done(d);
 	d->ready = false;
 	d->question = NO_QUESTION;
+	d->edid = d->modifiers = false;
+	d->nlooking = 0;
 	d->nin = d->out_pos = d->out_len = 0;
 	memset(d->todo, 0, sizeof(d->todo));
 }
@@ -584,7 +685,7 @@ struct gpu_display *gpu_display_new(struct gpu *g)
 	if (!d)
 		return NULL;
 	d->g = g;
-	d->fd = d->watch.fd = -1;
+	d->fd = d->out_fd = d->watch.fd = -1;
 	d->watch.ready = display_ready;
 	d->pump.run = pump;
 	d->last = &d->first;

@@ -82,6 +82,8 @@ static const struct option_spec gpu_options[] = {
 	{"screenshot-interval", OPTION_DURATION, OPTION_FIELD(struct gpu, screenshot_ms), .def = "1s",
 		.min = 10, .max = 3600000, .help = "write them at most this often, when something changed"},
 	{"virgl", OPTION_FLAG, OPTION_FIELD(struct gpu, virgl), .help = "3D, by virglrenderer"},
+	{"no-dmabuf", OPTION_FLAG, OPTION_FIELD(struct gpu, no_dmabuf),
+		.help = "send the front-end pixels also where its display could look at the renderer's own"},
 	{"render-node", OPTION_PATH, OPTION_FIELD(struct gpu, render_node), .no_def = "the first that works",
 		.help = "DRM render node that 3D runs on"},
 	OPTIONS_END,

@@ -190,7 +190,7 @@ struct gpu {
 	unsigned nmodes;
 	uint64_t max_hostmem, screenshot_ms;
 	const char *screenshot_dir, *render_node;
-	bool virgl;
+	bool virgl, no_dmabuf;
 
 	struct backend *b;
 	struct gpu_resource **bucket;

@@ -192,7 +192,7 @@ static void display_takes(int fd, uint32_t id, void *payload, size_t size)
 	}
 }
 
-/* The same on the front-end's display: features (1, 2), a surface (7), its pixels (8). */
+/* The same on the front-end's display: features (1, 2), a surface (7), its pixels (8): nothing here exports a dmabuf. */
 static void displays(const struct fe_mode *m)
 {
 	const float colour[4] = {0.2f, 0.4f, 0.6f, 1};
@@ -200,7 +200,7 @@ static void displays(const struct fe_mode *m)
 	struct {
 		uint32_t scanout, x, y, w, h, pixels[W * H];
 	} update;
-	uint32_t hello[5] = {1, 4, 8, 0, 0}, features[2], scanout[3];
+	uint32_t hello[5] = {1, 4, 8, 2, 0}, features[2], scanout[3];
 	struct rig r;
 	int sv[2];
 
