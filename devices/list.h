@@ -6,7 +6,7 @@
  */
 /* clang-format off */
 DEVICE(9p)
-PLANNED(balloon)
+DEVICE(balloon)
 DEVICE(block)
 PLANNED(caif)
 DEVICE(console)

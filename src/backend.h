@@ -15,11 +15,11 @@ struct backend_options {
 	const char *connect_path;
 	const char *version;	  /* of the program, for query-status */
 	const char *control_path; /* or NULL */
-	int fd;		      /* listening or connected */
-	uint64_t poll_us;     /* busy polling, 0: none */
-	bool inband;	      /* offer INBAND_NOTIFICATIONS */
-	bool packed;	      /* offer RING_PACKED */
-	uint32_t socket_mode; /* permission bits of the socket; 0: as the umask says */
+	int fd;			  /* listening or connected */
+	uint64_t poll_us;	  /* busy polling, 0: none */
+	bool inband;		  /* offer INBAND_NOTIFICATIONS */
+	bool packed;		  /* offer RING_PACKED */
+	uint32_t socket_mode;	  /* permission bits of the socket; 0: as the umask says */
 };
 
 /*

@@ -71,10 +71,10 @@ struct device {
 	uint64_t protocol_features; /* PROTOCOL_* bits of message.h beyond the core's own (RARP, MTU, crypto
 				       session) */
 	size_t state_size, queue_state_size, config_size;
-	const struct option_spec *options;   /* offsets into state; or NULL */
+	const struct option_spec *options;	  /* offsets into state; or NULL */
 	const struct feature_name *feature_names; /* of the device bits, for query-status; or NULL */
-	const struct command_spec *commands; /* of the control socket; or NULL */
-	const struct queue_spec *queues;     /* nqueues rows; the last `repeat` rows recur up to max_queues */
+	const struct command_spec *commands;	  /* of the control socket; or NULL */
+	const struct queue_spec *queues; /* nqueues rows; the last `repeat` rows recur up to max_queues */
 	uint16_t nqueues, repeat, max_queues;
 	bool queue_threads;  /* queues share only read-only state: open() may set b->threads */
 	bool enable_on_kick; /* some front-ends of this device never send SET_VRING_ENABLE (crypto) */
@@ -115,7 +115,8 @@ struct backend {
 	unsigned num_queues; /* virtqueues that exist; starts as dev->max_queues */
 	unsigned queue_num;  /* answer to GET_QUEUE_NUM; 0: num_queues (net counts pairs) */
 	unsigned threads; /* queue threads; queue i runs in thread i % threads; 0: all in the control loop */
-	unsigned thread_queues; /* so many queues in a row share a thread: (i / thread_queues) % threads; 0: 1 */
+	unsigned
+		thread_queues; /* so many queues in a row share a thread: (i / thread_queues) % threads; 0: 1 */
 };
 
 static inline bool backend_has(const struct backend *b, unsigned bit)
@@ -156,6 +157,14 @@ unsigned backend_memory_iovec(
 	struct backend_memory *m, uint64_t gpa, uint64_t len, struct iovec *v, unsigned n);
 /* We wrote there: for the dirty log. Only of what backend_memory_iovec() translated. */
 void backend_memory_wrote(struct backend_memory *m, uint64_t gpa, uint64_t len);
+/*
+ * For a device that gives guest memory back to the host. Memory goes in whole pages of the file that it comes from
+ * (hugetlbfs: huge ones). page(): start and size of the one that holds gpa; false: it is not wholly guest memory. discard():
+ * the whole pages inside of [gpa, gpa + len) read as zeros from now on, but never a page that holds a ring of ours, and
+ * none at all while writes are logged or postcopy goes on: those need the pages as they are. Returns the bytes given back.
+ */
+bool backend_memory_page(struct backend_memory *m, uint64_t gpa, uint64_t *start, uint64_t *size);
+uint64_t backend_memory_discard(struct backend *b, struct backend_memory *m, uint64_t gpa, uint64_t len);
 /* Changes whenever the map does, over all connections: tells when something made of translations is stale. */
 uint64_t backend_memory_generation(struct backend *b);
 

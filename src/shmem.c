@@ -13,6 +13,7 @@
 #include "shmem.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <linux/magic.h>
 #include <signal.h>
 #include <stdlib.h>
@@ -206,14 +207,18 @@ static int shmem_attach(struct shmem *s, int prot)
 int shmem_map(struct shmem **out, int fd, uint64_t offset, uint64_t len, int prot)
 {
 	struct shmem *s;
+	struct stat st;
 	int err = file_holds(fd, offset, len);
 
+	if (!err && fstat(fd, &st) < 0)
+		err = -errno;
 	if (err)
 		return err;
 	s = malloc(sizeof(*s));
 	if (!s)
 		return -ENOMEM;
-	*s = (struct shmem){.fd = fd, .offset = offset, .len = len, .refs = 1};
+	*s = (struct shmem){
+		.fd = fd, .offset = offset, .len = len, .dev = st.st_dev, .ino = st.st_ino, .refs = 1};
 	err = file_page(fd, &s->page);
 	if (!err)
 		err = shmem_attach(s, prot);
@@ -223,6 +228,21 @@ int shmem_map(struct shmem **out, int fd, uint64_t offset, uint64_t len, int pro
 	}
 	*out = s;
 	return 0;
+}
+
+int shmem_discard(struct shmem *s, uint64_t at, uint64_t len)
+{
+	uint8_t *mapped = s->addr + (at - s->offset);
+	int err;
+
+	if (fallocate(s->fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, (off_t)at, (off_t)len) == 0)
+		return 0;
+	err = -errno;
+	if (err == -EOPNOTSUPP || err == -ENOSYS) {
+		madvise(mapped, len, MADV_DONTNEED);
+		return -EOPNOTSUPP;
+	}
+	return err;
 }
 
 struct shmem *shmem_ref(struct shmem *s)

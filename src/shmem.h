@@ -14,6 +14,7 @@
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <sys/types.h>
 
 struct shmem {
 	uint8_t *addr;	 /* first byte that was asked for (the mapping may begin earlier, at a page) */
@@ -21,8 +22,10 @@ struct shmem {
 	int fd;		 /* our own descriptor of the file (for fallocate), close-on-exec */
 	uint64_t offset; /* of addr in the file */
 	uint64_t page;	 /* page size of the file: hugetlbfs block size or the system's */
-	unsigned refs;	 /* atomic */
-	void *map;	 /* what mmap gave */
+	dev_t dev;	 /* which file it is */
+	ino_t ino;
+	unsigned refs; /* atomic */
+	void *map;     /* what mmap gave */
 	size_t map_len;
 	int slot; /* in the guard's table */
 };
@@ -39,6 +42,11 @@ bool shmem_lost(void);
  * table full), else from mmap.
  */
 int shmem_map(struct shmem **out, int fd, uint64_t offset, uint64_t len, int prot);
+/*
+ * Gives len bytes at file offset `at` back to the host, both multiples of the page: they read as zeros from then on, for
+ * everybody. -EOPNOTSUPP: the file system can't; then at least our own mapping lets go of them. Else -errno.
+ */
+int shmem_discard(struct shmem *s, uint64_t at, uint64_t len);
 struct shmem *shmem_ref(struct shmem *s);
 void shmem_unref(struct shmem *s);
 

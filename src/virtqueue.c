@@ -177,6 +177,17 @@ void virtqueue_unpop(struct element *e)
 		loop_defer(q->loop, &q->flush);
 }
 
+bool virtqueue_writable(const struct element *e, unsigned i, uint64_t *gpa, uint64_t *len)
+{
+	const struct vring_slot *s = container_of(e, struct vring_slot, e);
+
+	if (i >= s->nwr)
+		return false;
+	*gpa = s->gpa[s->nrd + i];
+	*len = s->iov[s->nrd + i].iov_len;
+	return true;
+}
+
 void virtqueue_wake(void *arg)
 {
 	struct virtqueue *q = arg;

@@ -58,6 +58,9 @@ void virtqueue_push(struct element *e);
  * the youngest ones of the queue, in any order.
  */
 void virtqueue_unpop(struct element *e);
+/* Guest address and length of segment i of the device-writable part, for a device that is told of pages by giving it
+ * them as buffers (balloon). False: there are fewer. */
+bool virtqueue_writable(const struct element *e, unsigned i, uint64_t *gpa, uint64_t *len);
 /* Calls ready() soon. The argument is a struct virtqueue *; void so that it fits callbacks. */
 void virtqueue_wake(void *q);
 /* The driver broke the rules beyond an answer: says why, tells the front-end, takes no more from this queue.

@@ -70,7 +70,7 @@ struct vring_slot {
 	uint32_t used_len;
 	uint64_t seq;	/* pops of this queue before it */
 	uint64_t since; /* time of the turn it was popped in, where times are taken */
-	uint16_t pos; /* ring position it was popped at, for unpop */
+	uint16_t pos;	/* ring position it was popped at, for unpop */
 	bool pos_wrap;
 	struct memview *view;
 	struct segs *segs; /* or NULL: iov and gpa are the inline ones */
@@ -114,10 +114,11 @@ struct vring_ops {
 
 extern const struct vring_ops vring_split_ops, vring_packed_ops;
 
-struct virtqueue_stats { /* plain counters, written in the queue's loop */
+struct virtqueue_stats {			/* plain counters, written in the queue's loop */
 	uint64_t popped, pushed, read, written; /* buffers, and bytes of them: the driver's and ours */
 	uint64_t kicks, calls, calls_suppressed, breaks;
-	uint64_t faults, errors; /* buffers that are partly no guest memory; requests the device answered with an error */
+	uint64_t faults,
+		errors; /* buffers that are partly no guest memory; requests the device answered with an error */
 };
 
 struct virtqueue {
