@@ -530,6 +530,11 @@ static int packed_begin(struct virtqueue *q)
 	unsigned i;
 	int err;
 
+	/* Some front-ends (DPDK's) know the lower half only. With the wrap counter set there can be no ring at rest like this. */
+	if (!used && avail & 0x8000) {
+		used = avail;
+		q->base |= (uint32_t)avail << 16;
+	}
 	q->packed_.next_avail = avail & 0x7fff;
 	q->packed_.avail_wrap = avail >> 15;
 	q->packed_.next_used = used & 0x7fff;

@@ -37,6 +37,24 @@ static void bases(void *arg)
 	rig_close(&r);
 }
 
+/* The lower half alone, as some front-ends have it. */
+static void half_base(void *arg)
+{
+	struct rig_mode m = {.packed = true, .num = 5};
+	struct rig r;
+
+	(void)arg;
+	rig_open(&r, &m);
+	virtqueue_free(r.q);
+	rig_queue_make(&r);
+	r.q->base = 0x8000;
+	CHECK_EQ(rig_start(&r), 0);
+	rig_turn(&r);
+	rig_traffic(&r, 17, 2, true);
+	CHECK_EQ(virtqueue_base(r.q), rig_driver_base(&r));
+	rig_close(&r);
+}
+
 /* Buffers of several descriptors, used in any order: the driver finds each at the place where the last one ended. */
 static void out_of_order(void *arg)
 {
@@ -269,6 +287,7 @@ int main(void)
 
 	rig_size_cases(modes, ARRAY_SIZE(modes));
 	tap_case("any base", bases, NULL);
+	tap_case("half a base", half_base, NULL);
 	tap_case("chains out of order", out_of_order, NULL);
 	tap_case("flags", flags, (void *)&no);
 	tap_case("flags, event index", flags, (void *)&yes);
