@@ -50,6 +50,8 @@ requires_uml()
 {
 	uml=$("$guestdir/build-uml" --cached) || lacking "no User Mode Linux kernel (tests/guest/build-uml makes it)"
 	initramfs=$("$guestdir/build-initramfs") || lacking "no initramfs for the guest"
+	cache_hold "$uml"
+	cache_hold "$initramfs"
 }
 
 # roomy_shm: is there place for a guest's memory in /dev/shm? Containers have
@@ -112,6 +114,8 @@ requires_qemu()
 {
 	pc=$("$guestdir/build-pc" --cached) || lacking "no PC kernel (tests/guest/build-pc makes it)"
 	initramfs=$("$guestdir/build-initramfs") || lacking "no initramfs for the guest"
+	cache_hold "$pc"
+	cache_hold "$initramfs"
 	requires qemu-system-x86_64 perl
 }
 
