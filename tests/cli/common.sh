@@ -50,6 +50,7 @@ type_options()
 		[ -p "$tmp/events" ] || mkfifo "$tmp/events"
 		needs=(--source="$tmp/events")
 		;;
+	scsi) needs=(--null=1M) ;;
 	*) needs=() ;;
 	esac
 }
