@@ -45,7 +45,7 @@ static void batch_flush(struct vsock *v)
 		return;
 	for (unsigned i = 0; i < v->nbatch; i++)
 		len += v->batch_len[i];
-	vsock_conn_write(v->batch, v->batch_v, v->nbatch_v, len);
+	vsock_data_write(v->batch, v->batch_v, v->nbatch_v, len);
 	for (unsigned i = 0; i < v->nbatch; i++)
 		virtqueue_push(v->batch_e[i]);
 	v->nbatch = v->nbatch_v = 0;
@@ -85,9 +85,9 @@ static void payload_pieces(struct vsock_conn *c, struct element *e, size_t len, 
 		for (unsigned i = 0; i < n; i++)
 			got += iov[i].iov_len;
 		if (c->key.type == VIRTIO_VSOCK_TYPE_SEQPACKET)
-			vsock_conn_write_message(c, iov, n, got, got == len ? flags : 0);
+			vsock_data_write_message(c, iov, n, got, got == len ? flags : 0);
 		else
-			vsock_conn_write(c, iov, n, got);
+			vsock_data_write(c, iov, n, got);
 		cursor_skip(&e->rd, got);
 		len -= got;
 	} while (len);
@@ -101,7 +101,7 @@ static bool payload(
 
 	for (unsigned i = 0; i < v->nbatch; i++)
 		held += v->batch_len[i];
-	if (!vsock_conn_accepts(c, held + len))
+	if (!vsock_data_accepts(c, held + len))
 		return false;
 	if (c->key.type == VIRTIO_VSOCK_TYPE_STREAM) {
 		if (!len || batch_add(v, c, e, len))

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The parts of the socket device: packets and rings (vsock.c), connections (vsock-conn.c), the host's ends of them
- * (vsock-host.c). All of it lives in the control loop.
+ * The parts of the socket device: packets and rings (vsock.c), connections (vsock-conn.c), their payload
+ * (vsock-data.c), the host's ends of them (vsock-host.c). All of it lives in the control loop.
  */
 #ifndef VSOCK_H
 #define VSOCK_H
@@ -25,6 +25,7 @@ enum {
 	VSOCK_GREETING_LEN = 96 /* bytes of what they say, at most */
 };
 #define VSOCK_HOST	 UINT64_C(2)
+#define VSOCK_SHUT_BOTH	 (VIRTIO_VSOCK_SHUTDOWN_RCV | VIRTIO_VSOCK_SHUTDOWN_SEND)
 #define VSOCK_TIMEOUT_NS (UINT64_C(10) * 1000 * 1000 * 1000) /* for whatever the other side has to answer */
 
 /* Names a connection. The guest's CID is always ours. */
@@ -208,12 +209,6 @@ void vsock_conn_control(
 	struct vsock *v, struct vsock_conn *c, const struct vsock_key *key, const struct virtio_vsock_hdr *h);
 /* What every packet says about the guest's buffers. */
 void vsock_conn_credit(struct vsock_conn *c, const struct virtio_vsock_hdr *h);
-/* Can take a payload of len bytes; false: it was dealt with otherwise (dropped, or the connection reset). */
-bool vsock_conn_accepts(struct vsock_conn *c, size_t len);
-/* Payload of the guest, len bytes in v[], taken completely. */
-void vsock_conn_write(struct vsock_conn *c, const struct iovec *v, unsigned n, size_t len);
-void vsock_conn_write_message(
-	struct vsock_conn *c, const struct iovec *v, unsigned n, size_t len, uint32_t flags);
 /* It has something for the guest: gets its turn. */
 void vsock_conn_queue(struct vsock_conn *c);
 /* Fills receive buffers. False: there are none left, it keeps its turn. */
@@ -228,6 +223,36 @@ void vsock_conn_sweep(struct vsock *v, uint64_t now);
 uint32_t vsock_conn_port(struct vsock *v, uint32_t guest_port, uint16_t type);
 const char *vsock_conn_state(const struct vsock_conn *c);
 void vsock_conn_free(struct vsock_conn *c);
+
+/* ---- vsock-data.c ---- */
+
+/* Can take a payload of len bytes; false: it was dealt with otherwise (dropped, or the connection reset). */
+bool vsock_data_accepts(struct vsock_conn *c, size_t len);
+/* Payload of the guest, len bytes in v[], taken completely. */
+void vsock_data_write(struct vsock_conn *c, const struct iovec *v, unsigned n, size_t len);
+void vsock_data_write_message(
+	struct vsock_conn *c, const struct iovec *v, unsigned n, size_t len, uint32_t flags);
+/* Writes what the socket takes of the backlog. */
+void vsock_data_flush(struct vsock_conn *c);
+/* What the guest has closed is closed for the host, when all before it is written. */
+void vsock_data_shut(struct vsock_conn *c);
+/* The host's end is at its end: the guest is told. */
+void vsock_data_end(struct vsock_conn *c);
+/* A packet's header, with what it says about our buffers. */
+void vsock_data_header(
+	struct vsock_conn *c, struct virtio_vsock_hdr *h, uint16_t op, uint32_t flags, size_t len);
+/* Fills receive buffers with what the socket has, as credit allows. False: no buffers. */
+bool vsock_data_send(struct vsock_conn *c, struct virtqueue *rx);
+/* Forgets all that waits. */
+void vsock_data_drop(struct vsock_conn *c);
+
+/* How much the guest has room for. */
+static inline size_t vsock_credit(const struct vsock_conn *c)
+{
+	uint32_t used = c->tx_cnt - c->peer_fwd;
+
+	return used < c->peer_alloc ? c->peer_alloc - used : 0;
+}
 
 /* ---- vsock-host.c ---- */
 
