@@ -45,12 +45,17 @@ static void half_base(void *arg)
 
 	(void)arg;
 	rig_open(&r, &m);
+	rig_turn(&r);
+	rig_stop(&r, false);
+	rig_turn(&r);
 	virtqueue_free(r.q);
 	rig_queue_make(&r);
 	r.q->base = 0x8000;
 	CHECK_EQ(rig_start(&r), 0);
 	rig_turn(&r);
 	rig_traffic(&r, 17, 2, true);
+	rig_stop(&r, false);
+	rig_turn(&r);
 	CHECK_EQ(virtqueue_base(r.q), rig_driver_base(&r));
 	rig_close(&r);
 }
