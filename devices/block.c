@@ -161,12 +161,36 @@ static void request_begun(struct disk_io *io)
 	virtqueue_wake(q);
 }
 
+/* In case it can't go back into the ring, and nobody remembers it, the driver finds an error. */
+static void give_back(struct element *e)
+{
+	struct cursor wr = e->wr;
+	uint8_t status = VIRTIO_BLK_S_IOERR;
+
+	wr.up = NULL;
+	cursor_skip(&wr, wr.left - 1);
+	cursor_put(&wr, &status, 1);
+	virtqueue_unpop(e);
+}
+
+/* A queue that stops does not wait for a lost server. */
+static bool request_lost(struct disk_io *io)
+{
+	struct element *e = container_of(io, struct block_request, io)->element;
+
+	if (virtqueue_running(e->queue))
+		return false;
+	give_back(e);
+	return true;
+}
+
 /* As disk_submit(). */
 static bool request_pass(struct block_request *r)
 {
 	struct block_queue *bq = virtqueue_state(r->element->queue);
 
 	r->io.begun = request_begun;
+	r->io.lost = request_lost;
 	if (disk_submit(bq->lane, &r->io))
 		return true;
 	if (r->io.held)
@@ -523,7 +547,7 @@ static bool take_back(struct disk_io *io, void *q)
 
 	if (e->queue != q)
 		return false;
-	virtqueue_unpop(e);
+	give_back(e);
 	return true;
 }
 

@@ -16,6 +16,7 @@ struct disk_driver {
 	void (*lane_free)(struct disk_lane *lane);
 	bool (*submit)(struct disk_lane *lane, struct disk_io *io); /* as disk_submit(), but never holds */
 	/* The rest may be NULL. */
+	void (*withdraw)(struct disk_lane *lane, bool (*take)(struct disk_io *io, void *arg), void *arg);
 	int (*resize)(struct disk *d, uint64_t size);  /* as disk_resize(); tells by disk_set_size() */
 	int (*listen)(struct disk *d, struct loop *l); /* for changes of the size; in l */
 	void (*unlisten)(struct disk *d);

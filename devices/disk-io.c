@@ -13,6 +13,7 @@
  *
  * A request moves its cursor as it goes, so a short transfer simply continues at the cursor.
  */
+#include "disk-bounce.h"
 #include "disk-file.h"
 
 #include <errno.h>
@@ -26,20 +27,13 @@
 
 #include "util.h"
 
-#define BOUNCE_SIZE  (256u << 10)
-#define BOUNCE_MAX   16u
-#define BOUNCE_ALIGN 65536u
-#define MISSES_MAX   16u     /* tries without success after which only every MISSES_MAX-th is made */
-#define SLOW_NS	     500000u /* a write that waits; plus a nanosecond a byte */
-#define BACKOFF_MIN  10000000u
-#define BACKOFF_MAX  1000000000u
-#define SUSPICIONS   32u
+#define MISSES_MAX  16u	    /* tries without success after which only every MISSES_MAX-th is made */
+#define SLOW_NS	    500000u /* a write that waits; plus a nanosecond a byte */
+#define BACKOFF_MIN 10000000u
+#define BACKOFF_MAX 1000000000u
+#define SUSPICIONS  32u
 
 enum write_mode { WRITE_NOWAIT, WRITE_TIMED, WRITE_ASYNC };
-
-struct bounce {
-	struct bounce *next;
-};
 
 struct file_lane {
 	struct disk_lane lane;
@@ -52,9 +46,7 @@ struct file_lane {
 	uint64_t write_again, backoff; /* ns */
 	unsigned suspicion;	       /* writes still to be watched */
 
-	struct bounce *bounces;
-	unsigned bounces_made;
-	struct disk_io *waiting, **waiting_tail; /* for a bounce buffer */
+	struct disk_bounces bounces;
 };
 
 /* What the next call for a request has to do. */
@@ -112,12 +104,8 @@ static void io_plan(const struct disk_file *f, struct disk_io *io, struct step *
 		io->iov[0] = (struct iovec){io->bounce, MIN(io->data->left, BOUNCE_SIZE)};
 		s->v = io->iov;
 		s->n = 1;
-		if (io->op == DISK_WRITE) {
-			struct cursor peek = *io->data;
-
-			peek.up = NULL;
-			cursor_get(&peek, io->bounce, io->iov[0].iov_len);
-		}
+		if (io->op == DISK_WRITE)
+			disk_bounce_fill(io);
 	} else {
 		io_iovec(io, s);
 	}
@@ -266,27 +254,13 @@ static void job_run(struct job *j)
 
 static void io_start(struct file_lane *l, struct disk_io *io);
 
-static void bounce_put(struct file_lane *l, void *buf)
-{
-	struct bounce *b = buf;
-	struct disk_io *io = l->waiting;
-
-	b->next = l->bounces;
-	l->bounces = b;
-	if (io == NULL)
-		return;
-	l->waiting = io->next;
-	if (l->waiting == NULL)
-		l->waiting_tail = &l->waiting;
-	io_start(l, io);
-}
-
 static void io_end(struct disk_io *io, int result)
 {
 	struct file_lane *l = io_lane(io);
+	struct disk_io *next = io->bounce != NULL ? disk_bounce_put(&l->bounces, io->bounce) : NULL;
 
-	if (io->bounce != NULL)
-		bounce_put(l, io->bounce);
+	if (next != NULL)
+		io_start(l, next);
 	disk_io_end(io, result);
 }
 
@@ -340,22 +314,6 @@ static void ring_start(struct file_lane *l, struct disk_io *io, const struct ste
 		sqe->flags |= IOSQE_FIXED_FILE;
 }
 
-/* A buffer, or NULL: all are in use, or there is no memory. */
-static void *bounce_get(struct file_lane *l)
-{
-	struct bounce *b = l->bounces;
-
-	if (b != NULL) {
-		l->bounces = b->next;
-		return b;
-	}
-	if (l->bounces_made == BOUNCE_MAX)
-		return NULL;
-	b = aligned_alloc(BOUNCE_ALIGN, BOUNCE_SIZE);
-	l->bounces_made += b != NULL;
-	return b;
-}
-
 /* READ and WRITE: the next step, asynchronously. */
 static void io_start(struct file_lane *l, struct disk_io *io)
 {
@@ -368,13 +326,9 @@ static void io_start(struct file_lane *l, struct disk_io *io)
 	}
 	io_plan(f, io, &s);
 	if (s.fd != f->fd && io->bounce == NULL) {
-		io->bounce = bounce_get(l);
-		if (io->bounce == NULL && l->bounces_made > 0) {
-			io->next = NULL;
-			*l->waiting_tail = io;
-			l->waiting_tail = &io->next;
+		io->bounce = disk_bounce_get(&l->bounces);
+		if (io->bounce == NULL && disk_bounce_wait(&l->bounces, io))
 			return;
-		}
 		if (io->bounce != NULL)
 			io_plan(f, io, &s);
 	}
@@ -514,7 +468,7 @@ struct disk_lane *disk_io_lane_new(struct disk *d, struct loop *loop)
 	l->file = f;
 	l->fixed = -1;
 	l->backoff = BACKOFF_MIN;
-	l->waiting_tail = &l->waiting;
+	disk_bounces_init(&l->bounces);
 	/* only a local file system may be written to in the loop */
 	l->write_mode = f->now ? WRITE_NOWAIT : WRITE_ASYNC;
 	if (f->uring)
@@ -527,13 +481,9 @@ struct disk_lane *disk_io_lane_new(struct disk *d, struct loop *loop)
 void disk_io_lane_free(struct disk_lane *lane)
 {
 	struct file_lane *l = container_of(lane, struct file_lane, lane);
-	struct bounce *b;
 
 	if (l->fixed >= 0)
 		uring_unregister_file(l->ring, l->file->fd);
-	while ((b = l->bounces) != NULL) {
-		l->bounces = b->next;
-		free(b);
-	}
+	disk_bounces_free(&l->bounces);
 	free(l);
 }

@@ -350,6 +350,8 @@ void disk_withdraw(struct disk_lane *lane, bool (*take)(struct disk_io *io, void
 {
 	struct disk_io **at = &lane->held;
 
+	if (lane->disk->driver->withdraw != NULL)
+		lane->disk->driver->withdraw(lane, take, arg);
 	while (*at != NULL) {
 		struct disk_io *io = *at, *next = io->next, **behind = &io->next;
 

@@ -145,6 +145,8 @@ struct disk_io {
 	/* Set by the caller. */
 	void (*done)(struct disk_io *io);  /* in the lane's loop */
 	void (*begun)(struct disk_io *io); /* may be NULL: a request that was held is held no more */
+	/* May be NULL: the server was lost meanwhile; true: the caller takes it back, as from disk_withdraw(). */
+	bool (*lost)(struct disk_io *io);
 	struct cursor *data; /* READ, WRITE: all of what is left of it; must not move meanwhile */
 	uint64_t offset;     /* bytes, a multiple of 512; so are the lengths */
 	uint64_t len;	     /* DISCARD, WRITE_ZEROES, SECURE_ERASE; READ, WRITE: set by disk_submit() */
@@ -162,8 +164,11 @@ struct disk_io {
 		struct job job;
 		struct {
 			struct post post;
-			struct disk_io **back; /* what points to it in its list */
-			uint32_t pending, losses;
+			struct disk_io *next, **back; /* in the lane's list */
+			uint64_t at;		      /* bytes done, of a request without data */
+			uint32_t round;		      /* bytes under way */
+			uint16_t pending, losses; /* commands under way; connections that broke meanwhile */
+			bool lost, flushing;
 			int error;
 		} nbd;
 	};
@@ -223,9 +228,9 @@ int disk_lane_get(struct disk *d, struct loop *l, struct disk_lane **out);
 bool disk_submit(struct disk_lane *lane, struct disk_io *io);
 
 /*
- * For a queue that stops and a request that is aborted: take() is asked for each request that is held, in the order they
- * came, and says true for those it takes back: nothing was done for these, and done() is not called. In the lane's loop;
- * take() must not submit.
+ * For a queue that stops and a request that is aborted: take() is asked for each request that is held or was under way
+ * when the server was lost, and says true for those it takes back: done() is not called for these. Of the latter some may
+ * have been carried out, and the cursor may have moved. In the lane's loop; take() must not submit.
  *
  * A device that pops no more while a request of the queue is held has one of each queue waiting, and the queues take
  * turns.
