@@ -4,12 +4,12 @@
 # A Linux guest on our shared folder: what either side does with files is seen by the other, and the folder cannot be
 # left.
 
-limit=180
+limit=240
 # shellcheck source=tests/lib/guest.sh
 . "$(dirname "$0")/../lib/guest.sh"
 
 requires_uml
-requires sha256sum
+requires sha256sum git make cc dbench
 
 sha()
 {
@@ -60,6 +60,11 @@ check "grow" truncate -s 5000 /mnt/two
 is "size" "$(stat -c %s /mnt/two)" 5000
 check "df" df /mnt
 
+check "rules of POSIX" filetest posix /mnt
+check "random input and output" filetest random /mnt/random 1500 1
+check "extended attributes" filetest xattr /mnt/file
+check "ACLs" filetest acl /mnt
+
 # an open file that is unlinked
 exec 3<>/mnt/unlinked
 echo before >&3
@@ -83,6 +88,7 @@ check "umount" umount /mnt
 check "mount again" mount -t 9p -o trans=virtio,version=9p2000.L,cache=loose hostdir /mnt
 is "data through the cache" "$(sha /mnt/copy)" "$data_sum"
 check "write through the cache" cp /mnt/copy /mnt/cached
+check "random input and output through the cache" filetest random /mnt/random 800 2
 check "umount" umount /mnt
 check "the old dialect" mount -t 9p -o trans=virtio,version=9p2000.u hostdir /mnt
 is "data" "$(sha /mnt/cached)" "$data_sum"
@@ -110,5 +116,169 @@ is "fifo" "$(stat -c %F "$share/fifo")" fifo
 is "renamed" "$(cat "$share/old/renamed")" old
 is "5000 files" "$(find "$share/many" -type f | wc -l)" 5000
 is "nothing got out" "$(cat "$tmp/secret")" secret
+
+# ---- two mounts of one folder: locks, races; and the host's own programs, with the folder as their work place ----
+
+both=$tmp/both
+mkdir -p "$both/d" "$tmp/outside"
+echo -n inside >"$both/d/f"
+echo -n secret >"$tmp/outside/f"
+ln -s "$tmp/outside" "$both/link"
+echo locked >"$both/lock"
+mkdir "$tmp/project"
+cat >"$tmp/project/main.c" <<'C'
+#include <stdio.h>
+#include "greet.h"
+int main(void) { return puts(greet()) < 0; }
+C
+cat >"$tmp/project/greet.c" <<'C'
+#include "greet.h"
+const char *greet(void) { return "made in the guest"; }
+C
+echo 'const char *greet(void);' >"$tmp/project/greet.h"
+cat >"$tmp/project/Makefile" <<'M'
+project: main.o greet.o
+	cc -o project main.o greet.o
+main.o greet.o: greet.h
+M
+ok "a repository" git -c init.defaultBranch=main init -q "$tmp/project"
+ok "with a commit" env -C "$tmp/project" sh -c \
+	'git add . && git -c user.name=x -c user.email=x@localhost commit -q -m project && git clone -q --bare . ../both/project.git'
+
+# the guest's kernel has no shared memory and semaphores of System V, which dbench wants to start all at once; loaded from the folder too
+cat >"$tmp/shm.c" <<'C'
+#include <stddef.h>
+#include <sys/mman.h>
+#define GETZCNT 15
+static void *memory;
+int shmget(int key, size_t size, int flags)
+{
+	(void)key, (void)flags;
+	memory = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+	return memory == MAP_FAILED ? -1 : 1;
+}
+void *shmat(int id, const void *at, int flags) { (void)id, (void)at, (void)flags; return memory; }
+int shmctl(int id, int cmd, void *buf) { (void)id, (void)cmd, (void)buf; return 0; }
+int semget(int key, int n, int flags) { (void)key, (void)n, (void)flags; return 1; }
+int semctl(int id, int n, int cmd, ...) { (void)id, (void)n; return cmd == GETZCNT ? 2 : 0; } /* all are waiting */
+int semop(int id, void *ops, size_t n) { (void)id, (void)ops, (void)n; return 0; }
+C
+ok "a stand-in for them" cc -shared -fPIC -o "$both/shm.so" "$tmp/shm.c"
+
+backend first 9p --path="$both" --tag=first
+first=$socket
+backend second 9p --path="$both" --tag=second
+guest_memory=160M uml_start guest-two 90 virtio_uml.device="$first:9" virtio_uml.device="$socket:9" <<'GUEST'
+mkdir /tmp/a /tmp/b
+check "the first mount" mount -t 9p -o trans=virtio,version=9p2000.L,msize=262144 first /tmp/a
+check "the second mount" mount -t 9p -o trans=virtio,version=9p2000.L,msize=262144 second /tmp/b
+
+mkfifo /tmp/end
+(filetest hold /tmp/a/lock 10 10 </tmp/end >/tmp/held) &
+exec 4>/tmp/end
+await 10 test -s /tmp/held
+filetest try /tmp/b/lock 15 1
+is "the lock is seen by the other mount" $? 2
+filetest whose /tmp/b/lock 15 1
+is "and it can be asked for" $? 2
+check "another range is free" filetest try /tmp/b/lock 20 10
+(filetest wait /tmp/b/lock 0 0 && echo got >/tmp/got) 4>&- &
+usleep 300000
+refuse "one who waits, waits" test -e /tmp/got
+is "meanwhile the mount works" "$(cat /tmp/b/lock)" locked
+exec 4>&-
+check "and gets it when it is given back" await 10 test -e /tmp/got
+
+# one that waits is killed: the lock is not taken for it
+mkfifo /tmp/end2
+(filetest hold /tmp/a/lock 10 10 </tmp/end2 >/tmp/held2) &
+exec 4>/tmp/end2
+await 10 test -s /tmp/held2
+filetest wait /tmp/b/lock 0 0 4>&- &
+pid=$!
+usleep 300000
+kill -9 $pid
+wait $pid
+exec 4>&-
+check "after that the lock is free" await 10 filetest try /tmp/a/lock 0 0
+
+(filetest swap /tmp/a 4) &
+check "links that come and go lead nowhere else" filetest peek /tmp/b 4
+wait
+
+mount -t hostfs -o / none /root
+mount -t tmpfs none /root/tmp
+mount -t devtmpfs none /root/dev
+mount -t proc none /root/proc
+mkdir /root/tmp/w
+mount -o bind /tmp/a /root/tmp/w
+export HOME=/tmp GIT_CONFIG_COUNT=1 GIT_CONFIG_KEY_0=safe.directory GIT_CONFIG_VALUE_0='*'
+check "git clone" chroot /root git clone -q /tmp/w/project.git /tmp/w/clone
+check "git is content" chroot /root git -C /tmp/w/clone fsck
+check "make" chroot /root make -s -C /tmp/w/clone
+is "what was made runs" "$(chroot /root /tmp/w/clone/project)" "made in the guest"
+is "git sees no change but that" "$(chroot /root git -C /tmp/w/clone status --short | xargs)" \
+	"?? greet.o ?? main.o ?? project"
+check "dbench" chroot /root env LD_PRELOAD=/tmp/w/shm.so dbench -c /usr/share/dbench/client.txt -t 2 -D /tmp/w 2
+umount /root/tmp/w
+check "umount" umount /tmp/a
+check "umount" umount /tmp/b
+GUEST
+guest_wait guest-two
+is "what the guest made runs here" "$("$both/clone/project")" "made in the guest"
+ok "the first back-end ends at SIGTERM" stop first
+ok "the second back-end ends at SIGTERM" stop second
+
+# ---- owners beside the files ----
+
+for model in mapped-xattr mapped-file; do
+	mkdir "$tmp/$model"
+	backend "$model" 9p --path="$tmp/$model" --security=$model
+	uml_start "guest-$model" 60 virtio_uml.device="$socket:9" <<'GUEST'
+check "mount" mount -t 9p -o trans=virtio,version=9p2000.L,posixacl share /mnt
+check "device node" mknod /mnt/null c 1 3
+check "it is the guest's" eval 'echo nothing >/mnt/null'
+check "fifo" mkfifo /mnt/fifo
+check "symlink" ln -s target /mnt/link
+is "target" "$(readlink /mnt/link)" target
+check "mkdir" mkdir /mnt/dir
+echo x >/mnt/dir/file
+chown 12:34 /mnt/dir/file
+chmod 4711 /mnt/dir/file
+check "rename" mv /mnt/dir/file /mnt/dir/moved
+check "umount" umount /mnt
+check "mount again" mount -t 9p -o trans=virtio,version=9p2000.L,posixacl share /mnt
+is "owner and mode" "$(stat -c '%u %g %a' /mnt/dir/moved)" "12 34 4711"
+is "kinds" "$(stat -c '%n %F' /mnt/* | sed 's|/mnt/||' | xargs)" \
+	"dir directory fifo fifo link symbolic link null character special file"
+is "the device's number" "$(stat -c '%t %T' /mnt/null)" "1 3"
+check "ACLs" filetest acl /mnt
+check "rules of POSIX" filetest posix /mnt
+check "remove all" rm -r /mnt/dir /mnt/fifo /mnt/link /mnt/null /mnt/acl /mnt/acldir /mnt/p
+is "nothing is left" "$(ls -A /mnt)" ""
+check "umount" umount /mnt
+GUEST
+	await 30 test -f "$tmp/$model/dir/moved"
+	is "$model: the host has a plain file" "$(stat -c '%F %a' "$tmp/$model/dir/moved")" "regular file 600"
+	is "$model: and no device node" "$(stat -c %F "$tmp/$model/null" | cut -d ' ' -f 1)" regular
+	guest_wait "guest-$model"
+	ok "$model: the back-end ends at SIGTERM" stop "$model"
+done
+
+# ---- read-only ----
+
+backend readonly 9p --path="$share" --read-only
+uml_start guest-ro 60 virtio_uml.device="$socket:9" data_sum="$data_sum" <<'GUEST'
+check "mount" mount -t 9p -o trans=virtio,version=9p2000.L share /mnt
+is "data" "$(sha /mnt/data)" "$data_sum"
+refuse "no new file" touch /mnt/new
+refuse "no removal" rm -f /mnt/data
+refuse "no writing" eval 'echo x >>/mnt/data'
+refuse "no mode" chmod 0 /mnt/data
+check "umount" umount /mnt
+GUEST
+guest_wait guest-ro
+ok "the back-end ends at SIGTERM" stop readonly
+is "the host's data is untouched" "$(sha "$share/data")" "$data_sum"
 
 done_testing
