@@ -362,6 +362,10 @@ static int set_up(struct core *c)
 		err = open_device(c);
 	if (!err)
 		err = open_control(c);
+	if (!err) {
+		c->listener.path.has_group = c->opt->has_socket_group;
+		c->listener.path.group = c->opt->socket_group;
+	}
 	if (!err)
 		err = listener_open(&c->listener, c->b.loop, c->opt->socket_path, c->opt->socket_mode,
 			c->opt->fd, c->opt->connect_path);

@@ -20,6 +20,8 @@ struct backend_options {
 	bool inband;		  /* offer INBAND_NOTIFICATIONS */
 	bool packed;		  /* offer RING_PACKED */
 	uint32_t socket_mode;	  /* permission bits of the socket; 0: as the umask says */
+	gid_t socket_group;	  /* of the socket, */
+	bool has_socket_group;	  /* if any was given */
 };
 
 /*

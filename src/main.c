@@ -8,8 +8,10 @@
  */
 #include <errno.h>
 #include <fcntl.h>
+#include <grp.h>
 #include <signal.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "backend.h"
@@ -47,6 +49,26 @@ static const char *parse_mode(void *base, const char *value)
 	return NULL;
 }
 
+static const char *parse_group(void *base, const char *value)
+{
+	struct common_options *common = base;
+	const struct group *group = getgrnam(value);
+	unsigned long id;
+	char *end;
+
+	if (group) {
+		common->backend.socket_group = group->gr_gid;
+	} else {
+		errno = 0;
+		id = strtoul(value, &end, 10);
+		if (*value < '0' || *value > '9' || *end || errno || id >= UINT32_MAX)
+			return "no such group";
+		common->backend.socket_group = (gid_t)id;
+	}
+	common->backend.has_socket_group = true;
+	return NULL;
+}
+
 static const struct option_spec common_options[] = {
 	{"socket-path", OPTION_PATH, OPTION_FIELD(struct common_options, backend.socket_path),
 		.help = "create this Unix socket, listen, accept again after a disconnect"},
@@ -56,6 +78,9 @@ static const struct option_spec common_options[] = {
 		.help = "connect to this Unix socket, again and again after a disconnect"},
 	{"socket-mode", OPTION_CALLBACK, .parse = parse_mode, .arg = "MODE", .no_def = "as the umask says",
 		.help = "permissions of the socket that --socket-path creates, octal"},
+	{"socket-group", OPTION_CALLBACK, .parse = parse_group, .arg = "GROUP",
+		.no_def = "that of the process",
+		.help = "group of the socket that --socket-path creates; its mode is 0660 then, if not given"},
 	{"control-path", OPTION_PATH, OPTION_FIELD(struct common_options, backend.control_path),
 		.no_def = "no control socket",
 		.help = "create this Unix socket for commands and statistics (see the ctl command); times every request"},
@@ -196,6 +221,10 @@ static int check_common(const struct common_options *common)
 		log_error("--socket-mode: only --socket-path creates a socket");
 		return -EINVAL;
 	}
+	if (opt->has_socket_group && !opt->socket_path) {
+		log_error("--socket-group: only --socket-path creates a socket");
+		return -EINVAL;
+	}
 	if (opt->control_path && opt->socket_path && strcmp(opt->control_path, opt->socket_path) == 0) {
 		log_error("--control-path=%s: is the same as --socket-path", opt->control_path);
 		return -EINVAL;
@@ -221,6 +250,8 @@ static int run_device(const struct device *dev, int argc, char *const *argv)
 	log_set_level(common.log_level);
 	if (common.syslog)
 		log_to_syslog();
+	if (common.backend.has_socket_group && !common.backend.socket_mode)
+		common.backend.socket_mode = 0660;
 	common.backend.version = PACKAGE_VERSION;
 	return backend_run(dev, state, &common.backend);
 }

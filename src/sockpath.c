@@ -71,7 +71,8 @@ int sockpath_listen(
 	umask(mask);
 	if (err)
 		return log_errno(err, "%s=%s", option, path);
-	if (listen(fd, backlog) < 0 || lstat(path, &st) < 0) {
+	if ((s->has_group && lchown(path, (uid_t)-1, s->group) < 0) || listen(fd, backlog) < 0 ||
+		lstat(path, &st) < 0) {
 		err = errno;
 		unlink(path);
 		return log_errno(err, "%s=%s", option, path);

@@ -6,6 +6,7 @@
 #ifndef SOCKPATH_H
 #define SOCKPATH_H
 
+#include <stdbool.h>
 #include <stdint.h>
 #include <sys/types.h>
 #include <sys/un.h>
@@ -15,6 +16,8 @@ struct sockpath {
 	char *path; /* owned */
 	dev_t dev;
 	ino_t ino;
+	bool has_group; /* the file shall belong to this group; set before */
+	gid_t group;
 };
 
 /* 0, or -ENAMETOOLONG, logged after "option=path". */

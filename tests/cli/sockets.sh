@@ -170,6 +170,22 @@ for type in $(list DEVICE); do
 	for mode in 0 0888 rw 01777 10660; do
 		fails "--socket-mode=$mode" "--socket-mode=$mode: " "${program[@]}" --socket-path="$sock" --socket-mode=$mode
 	done
+	# --socket-group
+	group=$(id -gn)
+	[ "$(id -u)" -ne 0 ] || group=daemon
+	spawn b "${program[@]}" --socket-path="$sock" --socket-group="$group"
+	await 10 listening "$sock"
+	is "$type: --socket-group" "$(stat -c '%G %a' "$sock")" "$group 660"
+	ended_within 5000000 TERM
+	spawn b "${program[@]}" --socket-path="$sock" --socket-group="$(id -g)" --socket-mode=0600
+	await 10 listening "$sock"
+	is "$type: --socket-group and --socket-mode" "$(stat -c '%g %a' "$sock")" "$(id -g) 600"
+	ended_within 5000000 TERM
+	for group in no-such-group 12x -1 ""; do
+		fails "--socket-group=$group" "--socket-group=$group: " "${program[@]}" --socket-path="$sock" \
+			--socket-group="$group"
+	done
+	fails "--socket-group without a path" "--socket-group: only" "${program[@]}" --fd=3 --socket-group=0
 	fails "--syslog still shows errors" "$sock/x" "${program[@]}" --syslog --socket-path="$sock/x"
 done
 done_testing
