@@ -535,7 +535,9 @@ bool net_receive(struct net_host *host, const struct net_packet *packet)
 	if (!hand_fill(p, p->hdr_len))
 		return false;
 	len = gather(s->frame, NET_MAX_FRAME, packet);
-	n = net_segment(&packet->hdr, s->frame, len, s->out, s->iov, s->packets, NET_SEGMENTS);
+	n = net_hdr_valid(&packet->hdr, len)
+		    ? net_segment(&packet->hdr, s->frame, len, s->out, s->iov, s->packets, NET_SEGMENTS)
+		    : 0;
 	for (i = 0; i < n && rx_put(p, &s->packets[i], &h); i++)
 		;
 	if (unlikely(net->pcap))

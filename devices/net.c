@@ -94,6 +94,10 @@ static const struct option_spec net_options[] = {
 	{"dgram-local", OPTION_PATH, OPTION_FIELD(struct net, dgram_local), .arg = "SOCKET",
 		.no_def = "a name of the kernel's",
 		.help = "with --dgram, where frames for the guest come to"},
+	{"switch", OPTION_PATH, OPTION_FIELD(struct net, join), .arg = "DIRECTORY",
+		.help = "a switch of all processes that name this directory, made if there is none"},
+	{"packet", OPTION_STRING, OPTION_FIELD(struct net, packet), .arg = "INTERFACE",
+		.help = "the wire that an interface of the host is on"},
 	{"mac", OPTION_CALLBACK, .arg = "ADDRESS", .parse = parse_mac, .no_def = "a random one",
 		.help = "Ethernet address of the guest, where the front-end has none"},
 	{"mtu", OPTION_U32, OPTION_FIELD(struct net, mtu), .arg = "BYTES", .no_def = "the driver's own",
@@ -374,6 +378,8 @@ static int open_host(struct net *net)
 		{net->tap || net->ntap_fds, net_tap_open},
 		{net->stream, net_stream_open},
 		{net->dgram, net_dgram_open},
+		{net->join, net_switch_open},
+		{net->packet, net_packet_open},
 	};
 	int (*open)(struct net_host * *out, struct net * net) = net_user_open;
 	unsigned i, given = 0;
