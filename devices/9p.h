@@ -314,6 +314,15 @@ uint32_t p9_link_fid(struct cursor *c);
 /* 9p-lock.c */
 void p9_owners_free(struct p9 *s, struct p9_fid *f);
 
+/* 9p-request.c */
+void p9_requests_init(struct p9 *s);
+/* Takes what is in the queue. */
+void p9_requests_take(struct p9 *s, struct virtqueue *q);
+/* The queue stops: nobody goes on waiting for a lock. */
+void p9_requests_stop(struct p9 *s);
+/* Forgets the guest's fids. No request runs. */
+void p9_session_end(struct p9 *s);
+
 /* The operations. */
 int p9_op_attach(struct p9_request *r);
 int p9_op_walk(struct p9_request *r);
