@@ -142,7 +142,7 @@ bool scsi_lun_number(const char *text, unsigned *target, unsigned *lun)
 struct spec {
 	unsigned target, lun;
 	struct disk_options disk;
-	char *serial;
+	char *serial, *reservations;
 	uint64_t block;
 	bool removable, cdrom, writethrough;
 	char *why;
@@ -240,6 +240,8 @@ static int spec_value(struct spec *p, const char *key, char *value)
 		p->disk.nbd = value;
 	else if (strcmp(key, "serial") == 0)
 		p->serial = value;
+	else if (strcmp(key, "reservations") == 0 && value[0] != '\0')
+		p->reservations = value;
 	else if (strcmp(key, "lock") == 0 && (strcmp(value, "on") == 0 || strcmp(value, "off") == 0))
 		p->disk.lock = value[1] == 'n';
 	else if (spec_number(p, key, value, &r))
@@ -282,6 +284,7 @@ static void lun_free(struct scsi_lun *l)
 {
 	disk_watch_del(&l->watch);
 	disk_close(l->disk);
+	fd_close(&l->pr_fd);
 	free(l->source);
 	free(l);
 }
@@ -323,6 +326,12 @@ static int lun_open(struct scsi_lun *l, struct spec *p)
 			disk_limits(l->disk)->logical);
 	if (scsi_lun_blocks(l) == 0)
 		return spec_error(p, "%s: smaller than a block", disk_name(l->disk));
+	if (p->reservations != NULL) {
+		r = pr_file_open(p->reservations, &l->pr, &l->pr_fd);
+		if (r < 0)
+			return spec_error(p, "reservations=%s: %s", p->reservations, strerror(-r));
+		scsi_pr_apply(l);
+	}
 	l->watch.changed = size_changed;
 	r = disk_watch_add(l->disk, l->scsi->b->loop, &l->watch);
 	return r < 0 ? spec_error(p, "%s: cannot be watched", disk_name(l->disk)) : 0;
@@ -371,6 +380,7 @@ static int lun_make(struct scsi *s, struct spec *p)
 	if (l == NULL)
 		return spec_error(p, "out of memory");
 	l->scsi = s;
+	l->pr_fd = -1;
 	r = lun_open(l, p);
 	if (r == 0) {
 		lun_describe(l, p);

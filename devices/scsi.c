@@ -58,6 +58,12 @@ static const struct option_spec scsi_options[] = {
 		.no_def = "that of the disk",
 		.min = 512,
 		.max = 65536},
+	{.name = "initiator",
+		.kind = OPTION_STRING,
+		OPTION_FIELD(struct scsi, initiator),
+		.arg = "NAME",
+		.help = "who the front-end is to persistent reservations, at most 63 bytes",
+		.def = "vhost-user-multi"},
 	{.name = "num-queues",
 		.kind = OPTION_U32,
 		OPTION_FIELD(struct scsi, num_queues),
@@ -589,6 +595,8 @@ static int scsi_open(struct backend *b)
 	struct scsi *s = scsi_of(b);
 	int r;
 
+	if (s->initiator[0] == '\0' || strlen(s->initiator) >= PR_NAME)
+		return log_errno(EINVAL, "--initiator=%s: not 1 to %u bytes", s->initiator, PR_NAME - 1);
 	s->b = b;
 	pthread_mutex_init(&s->lock, NULL);
 	r = open_units(s);

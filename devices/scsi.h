@@ -16,7 +16,7 @@
 #include "device.h"
 #include "disk.h"
 #include "scsi-bytes.h"
-#include "scsi-reserve.h"
+#include "scsi-pr.h"
 #include "scsi-sense.h"
 
 #define SCSI_QUEUES	  256u /* control, event and requests: an index has eight bits in the protocol */
@@ -163,6 +163,7 @@ struct scsi_lun {
 
 	/* scsi.lock */
 	struct scsi_pr pr;
+	int pr_fd;     /* what keeps it, or -1; fixed */
 	bool reserved; /* by RESERVE */
 	struct scsi_request *exclusive,
 		**exclusive_tail; /* COMPARE AND WRITEs that wait, the first one runs */
@@ -230,6 +231,7 @@ struct scsi {
 	struct backend *b;
 	struct disk_options options; /* --blk-file, --null: unit 0 of target 0 */
 	const char *serial;
+	const char *initiator; /* the front-end, for reservations */
 	uint32_t block_size, num_queues, threads;
 	const char *luns[SCSI_MAX_LUNS]; /* borrowed: --lun */
 	unsigned nluns;
@@ -398,6 +400,8 @@ void scsi_reserve(struct scsi_request *r);
 void scsi_release(struct scsi_request *r);
 void scsi_pr_in(struct scsi_request *r);
 void scsi_pr_out(struct scsi_request *r);
+/* scsi_lun.pr has changed. With the lock. */
+void scsi_pr_apply(struct scsi_lun *l);
 void scsi_read_toc(struct scsi_request *r);
 void scsi_get_configuration(struct scsi_request *r);
 void scsi_get_event_status(struct scsi_request *r);
