@@ -14,7 +14,7 @@
 
 #define STATS_BASIC UINT64_C(0x7ff)
 #define STATS_BTIME UINT64_C(0x800)
-#define V9FS_MAGIC  0x01021997u
+#define STATFS_TYPE 0x01021997u /* that of 9P on Linux */
 
 enum { /* what Tsetattr changes */
 	SET_MODE = 1,
@@ -147,7 +147,7 @@ int p9_op_statfs(struct p9_request *r)
 	if (fstatfs(n->fd, &st) < 0)
 		return -errno;
 	memcpy(&fsid, &st.f_fsid, sizeof(fsid));
-	p9_put_u32(&r->body, V9FS_MAGIC);
+	p9_put_u32(&r->body, STATFS_TYPE);
 	p9_put_u32(&r->body, (uint32_t)st.f_bsize);
 	p9_put_u64(&r->body, st.f_blocks);
 	p9_put_u64(&r->body, st.f_bfree);
@@ -180,7 +180,7 @@ static int xattr_new(struct p9 *s, uint64_t size, struct p9_xattr **out)
 }
 
 /* The value, or the list of names, of at most P9_MAX_XATTR bytes. */
-static ssize_t xattr_load(struct p9_request *r, const char *name, char *data)
+static ssize_t value_load(struct p9_request *r, const char *name, char *data)
 {
 	char path[P9_LINK_SIZE], host[XATTR_NAME_MAX + 1];
 	ssize_t n;
@@ -213,7 +213,7 @@ int p9_op_xattrwalk(struct p9_request *r)
 	data = malloc(P9_MAX_XATTR);
 	if (!data)
 		return -ENOMEM;
-	n = xattr_load(r, name, data);
+	n = value_load(r, name, data);
 	if (n < 0)
 		return (int)n;
 	err = xattr_new(r->s, (uint64_t)n, &x);

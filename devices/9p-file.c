@@ -99,7 +99,7 @@ int p9_fid_open(struct p9_request *r, int flags, struct statx *st)
 	return 0;
 }
 
-static void put_opened(struct p9_request *r, const struct statx *st)
+void p9_put_opened(struct p9_request *r, const struct statx *st)
 {
 	struct p9_qid q;
 
@@ -120,7 +120,7 @@ int p9_op_lopen(struct p9_request *r)
 	err = p9_fid_open(r, flags, &st);
 	if (err)
 		return err;
-	put_opened(r, &st);
+	p9_put_opened(r, &st);
 	return 0;
 }
 
@@ -213,7 +213,7 @@ int p9_op_lcreate(struct p9_request *r)
 	err = p9_fid_create(r, name, flags_of(flags), flags & WIRE_EXCL, mode, gid, &st);
 	if (err < 0)
 		return err;
-	put_opened(r, &st);
+	p9_put_opened(r, &st);
 	return 0;
 }
 

@@ -34,20 +34,11 @@ enum {
 #define DMSETVTX    0x00010000u
 #define KEEP	    UINT32_MAX /* in wstat: leave as it is */
 
-static int flags_of(uint8_t mode)
+static int open_flags(uint8_t mode)
 {
 	static const int access[] = {O_RDONLY, O_WRONLY, O_RDWR, O_RDONLY};
 
 	return access[mode & OACCESS] | (mode & OTRUNC ? O_TRUNC : 0) | (mode & OAPPEND ? O_APPEND : 0);
-}
-
-static void put_opened(struct p9_request *r, const struct statx *st)
-{
-	struct p9_qid q;
-
-	p9_qid_of(r->s, st, &q);
-	p9_put_qid(&r->body, &q);
-	p9_put_u32(&r->body, 0);
 }
 
 /* fid[4] mode[1] → qid[13] iounit[4] */
@@ -59,9 +50,9 @@ int p9_op_open(struct p9_request *r)
 
 	if (r->in.bad || (mode & ORCLOSE))
 		return -EINVAL;
-	err = p9_fid_open(r, flags_of(mode), &st);
+	err = p9_fid_open(r, open_flags(mode), &st);
 	if (err == 0)
-		put_opened(r, &st);
+		p9_put_opened(r, &st);
 	return err;
 }
 
@@ -179,9 +170,9 @@ int p9_op_create(struct p9_request *r)
 	if (perm & (DMDIR | DMSYMLINK | DMLINK | DMDEVICE | DMNAMEDPIPE | DMSOCKET))
 		err = create_special(r, name, perm, extension, &st);
 	else
-		err = p9_fid_create(r, name, flags_of(mode), true, mode_of(perm), P9_NOUID, &st);
+		err = p9_fid_create(r, name, open_flags(mode), true, mode_of(perm), P9_NOUID, &st);
 	if (err == 0)
-		put_opened(r, &st);
+		p9_put_opened(r, &st);
 	return err;
 }
 
@@ -256,17 +247,17 @@ int p9_op_stat(struct p9_request *r)
 	return 0;
 }
 
-struct fill {
+struct stats {
 	struct cursor out;
 	size_t left;
 	uint64_t next; /* cookie behind the last one that was given */
 };
 
-static int fill_stat(
+static int list_stat(
 	struct p9_request *r, const char *name, uint64_t ino, uint8_t type, uint64_t next, void *arg)
 {
 	int dir = r->fid[0]->node->fd;
-	struct fill *fill = arg;
+	struct stats *stats = arg;
 	char extension[PATH_MAX];
 	CLEANUP_FD int fd = -1;
 	struct statx st;
@@ -276,17 +267,17 @@ static int fill_stat(
 	(void)type;
 	fd = strcmp(name, ".") == 0 || strcmp(name, "..") == 0 ? -1 : p9_lookup(dir, name, 0);
 	if (fd < 0 || p9_stat(fd, &st) < 0) { /* dots are not listed; or it has just been removed */
-		fill->next = next;
+		stats->next = next;
 		return 0;
 	}
 	p9_map_stat(r->s, fd, dir, name, &st);
 	extension_of(r->s, fd, &st, extension);
 	size = stat_size(name, extension) + 2;
-	if (size > fill->left)
+	if (size > stats->left)
 		return 1;
-	put_stat(r->s, &fill->out, &st, name, extension);
-	fill->left -= size;
-	fill->next = next;
+	put_stat(r->s, &stats->out, &st, name, extension);
+	stats->left -= size;
+	stats->next = next;
 	return 0;
 }
 
@@ -294,7 +285,7 @@ static int fill_stat(
 int p9_read_dir_stats(struct p9_request *r, uint64_t at, uint32_t count)
 {
 	struct p9_fid *f = r->fid[0];
-	struct fill fill = {.out = r->body, .left = count};
+	struct stats stats = {.out = r->body, .left = count};
 	int err;
 
 	if (r->quick)
@@ -303,17 +294,17 @@ int p9_read_dir_stats(struct p9_request *r, uint64_t at, uint32_t count)
 		f->dir_start = f->dir_bytes = 0;
 	else if (at != f->dir_bytes)
 		return -EINVAL;
-	fill.next = f->dir_start;
-	cursor_skip(&fill.out, 4);
-	err = p9_read_dir(r, f->dir_start, count, fill_stat, &fill);
+	stats.next = f->dir_start;
+	cursor_skip(&stats.out, 4);
+	err = p9_read_dir(r, f->dir_start, count, list_stat, &stats);
 	if (err < 0)
 		return err;
-	if (err > 0 && fill.left == count)
+	if (err > 0 && stats.left == count)
 		return -EINVAL;
-	f->dir_start = fill.next;
-	f->dir_bytes += count - fill.left;
-	p9_put_u32(&r->body, count - (uint32_t)fill.left);
-	cursor_skip(&r->body, count - fill.left);
+	f->dir_start = stats.next;
+	f->dir_bytes += count - stats.left;
+	p9_put_u32(&r->body, count - (uint32_t)stats.left);
+	cursor_skip(&r->body, count - stats.left);
 	return 0;
 }
 

@@ -289,6 +289,8 @@ int p9_map_xattr(const struct p9 *s, const char *name, char host[XATTR_NAME_MAX 
 size_t p9_map_xattr_list(const struct p9 *s, char *list, size_t size);
 
 /* What several of the operations do. */
+/* The answer to all that opens. */
+void p9_put_opened(struct p9_request *r, const struct statx *st);
 int p9_open_check(const struct p9 *s, int flags);
 int p9_fid_open(struct p9_request *r, int flags, struct statx *st);
 int p9_fid_create(struct p9_request *r, const char *name, int flags, bool excl, uint32_t mode, uint32_t gid,
