@@ -7,7 +7,7 @@
 #
 #	BENCH_SECONDS=S	length of a slice (0.5; 0.1 is for a quick look)
 #	BENCH_SLICES=N	slices per back-end and figure (5); medians are printed
-#	BENCH_ONLY=RE	only figures whose group matches: ring, null, tmpfs, file, rng, input, gpu
+#	BENCH_ONLY=RE	only figures whose group matches: ring, control, balloon, null, tmpfs, file, rng, input, gpu
 #	BENCH_DIR=DIR	where the real file is made (the current directory)
 #	BENCH_ARGS=...	more options for our back-end
 #
@@ -29,6 +29,7 @@ slices=${BENCH_SLICES:-5}
 size=$((128 << 20))
 blkbench=${BLKBENCH:-./tests/bench/blkbench}
 startbench=${STARTBENCH:-./tests/bench/startbench}
+balloonbench=${BALLOONBENCH:-./tests/bench/balloonbench}
 inputbench=${INPUTBENCH:-./tests/bench/inputbench}
 gpubench=${GPUBENCH:-./tests/bench/gpubench}
 generator=0
@@ -254,6 +255,30 @@ gpu()
 	done
 }
 
+# What statistics cost: with a control socket every request is timed.
+control()
+{
+	local depth
+	ours ours --null="$size" --packed=on --control-path="$tmp/control" &&
+		ours untimed --null="$size" --packed=on || exit 1
+	for depth in 1 32; do
+		measure ours untimed -- ring=split+event-idx depth=$depth op=randread wait=spin
+		figure "control.d$depth.cpu/untimed" "${got[ours.cpu_ns]}" "${got[untimed.cpu_ns]}" \
+			"$(awk -v a="${got[ours.cpu_ns]}" -v b="${got[untimed.cpu_ns]}" 'BEGIN { printf "%.2f", a / b }')" ns/req
+	done
+	stop ours
+	stop untimed
+}
+
+balloon()
+{
+	local line pair
+	line=$(taskset -c "$core" "$balloonbench") || exit 1
+	for pair in $line; do
+		figure "balloon.${pair%%=*}" "${pair#*=}" - - GiB/s
+	done
+}
+
 # instead of the tests' cleanup alone
 finish()
 {
@@ -269,6 +294,8 @@ note "$(uname -sr), $(sed -n 's/^model name[[:space:]]*: //p' /proc/cpuinfo | he
 	"load $(cut -d' ' -f1 /proc/loadavg); $slices slices of $seconds s"
 printf '%-36s %10s %10s %6s  %-12s %s\n' '# figure' ours daemon ratio unit target
 ! wanted ring || rings
+! wanted control || control
+! wanted balloon || balloon
 ! wanted null || nulls
 ! wanted tmpfs || files tmpfs /dev/shm
 ! wanted file || files file "${BENCH_DIR:-.}"
