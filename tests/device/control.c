@@ -111,7 +111,7 @@ static void check_queue(
 	int fd, const struct fe_mode *m, const char *state, unsigned taken, unsigned in_flight)
 {
 	const struct json_value *status, *q;
-	CLEANUP_JSON_VALUE struct json_value *v = ask(fd, "query-status", &status);
+	CLEANUP_JSON_VALUE UNUSED struct json_value *v = ask(fd, "query-status", &status);
 
 	CHECK_EQ(json_length(json_get(status, "queues")), 1);
 	q = json_at(json_get(status, "queues"), 0);
