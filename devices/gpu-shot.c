@@ -1,13 +1,15 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Screenshots: a PNG file for each scanout, with its cursor, replaced in one step whenever the picture changed, at most
- * once in an interval. A copy of the pixels is made in the loop, a pool thread encodes and writes it. When a driver goes,
- * what was not written yet is handed on at once: the last picture stays for a look at it.
+ * Screenshots. With --screenshot-dir a PNG file for each scanout, with its cursor, is replaced in one step whenever the picture
+ * changed, at most once in an interval. A copy of the pixels is made in the loop, a pool thread encodes and writes it. When a
+ * driver goes, what was not written yet is handed on at once: the last picture stays for a look at it.
  */
 #include "gpu.h"
 
 #include <errno.h>
 #include <fcntl.h>
+#include <inttypes.h>
+#include <limits.h>
 #include <png.h>
 #include <stdio.h>
 #include <string.h>
@@ -39,14 +41,14 @@ struct gpu_shot {
 };
 
 struct picture {
-	struct job job;
+	struct job job; /* of those that are written by themselves */
 	struct gpu_shot *shot;
 	unsigned scanout;
 	uint32_t w, h;
 	uint32_t pixels[];
 };
 
-/* In the pool's thread */
+/* Writing one, in any thread */
 
 static int encode(const struct picture *pic, FILE *f)
 {
@@ -55,37 +57,47 @@ static int encode(const struct picture *pic, FILE *f)
 		.height = pic->h,
 		.format = PNG_FORMAT_BGRA,
 		.flags = PNG_IMAGE_FLAG_FAST};
-	int ok = png.png_image_write_to_stdio(&image, f, 0, pic->pixels, 0, NULL);
+	int ok, err;
 
-	if (!ok)
-		log_error("screenshot: %s", image.message);
+	errno = 0;
+	ok = png.png_image_write_to_stdio(&image, f, 0, pic->pixels, 0, NULL) && fflush(f) == 0;
+	err = errno ? -errno : -EIO;
 	png.png_image_free(&image);
-	return ok && fflush(f) == 0 ? 0 : -EIO;
+	return ok ? 0 : err;
+}
+
+/* name is replaced by new, which is complete. */
+static int write_file(const struct picture *pic, int dir, const char *name, const char *new, int flags)
+{
+	int fd = openat(dir, new, O_WRONLY | O_CREAT | O_CLOEXEC | O_NOFOLLOW | flags, 0666), err;
+	FILE *f = fd < 0 ? NULL : fdopen(fd, "w");
+
+	if (!f) {
+		err = -errno;
+		fd_close(&fd);
+		return err;
+	}
+	err = encode(pic, f);
+	if (fclose(f) != 0 && !err)
+		err = -errno;
+	if (!err && renameat(dir, new, dir, name) < 0)
+		err = -errno;
+	if (err)
+		unlinkat(dir, new, 0);
+	return err;
 }
 
 static void picture_write(struct job *j)
 {
 	const struct picture *pic = container_of(j, struct picture, job);
-	int dir = pic->shot->dir, fd, err;
 	char name[32], new[40];
-	FILE *f;
+	int err;
 
 	snprintf(name, sizeof(name), "scanout-%u.png", pic->scanout);
 	snprintf(new, sizeof(new), ".%s.new", name);
-	fd = openat(dir, new, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOFOLLOW, 0666);
-	f = fd < 0 ? NULL : fdopen(fd, "w");
-	if (!f) {
-		log_errno(errno, "screenshot: %s", new);
-		fd_close(&fd);
-		return;
-	}
-	err = encode(pic, f);
-	fclose(f);
-	if (!err && renameat(dir, new, dir, name) == 0)
-		return;
-	if (!err)
-		log_errno(errno, "screenshot: %s", name);
-	unlinkat(dir, new, 0);
+	err = write_file(pic, pic->shot->dir, name, new, O_TRUNC);
+	if (err)
+		log_errno(-err, "screenshot: %s", name);
 }
 
 /* In the loop */
@@ -117,12 +129,30 @@ static void picture_written(struct job *j)
 		shot_free(shot);
 }
 
+/* What a scanout shows, with its cursor. NULL: no memory. */
+static struct picture *picture_of(struct gpu *g, unsigned i)
+{
+	const struct gpu_scanout *scanout = &g->scanout[i];
+	struct gpu_rect all = {.w = scanout->s.w, .h = scanout->s.h};
+	size_t n = (size_t)all.w * all.h, k;
+	struct picture *pic = malloc(sizeof(*pic) + n * GPU_PIXEL);
+
+	if (!pic)
+		return NULL;
+	*pic = (struct picture){.scanout = i, .w = all.w, .h = all.h};
+	gpu_surface_refresh(&scanout->s);
+	gpu_surface_read(&scanout->s, &all, pic->pixels);
+	gpu_pixel_blend_cursor(pic->pixels, all.w, all.h, scanout->cursor);
+	for (k = 0; k < n; k++)
+		pic->pixels[k] |= htole32(0xff000000);
+	return pic;
+}
+
 /* Copies what a scanout shows, and hands it on. */
 static void picture_take(struct gpu_shot *shot, unsigned i)
 {
 	const struct gpu_scanout *scanout = &shot->g->scanout[i];
-	struct gpu_rect all = {.w = scanout->s.w, .h = scanout->s.h};
-	size_t n = (size_t)all.w * all.h, k;
+	size_t n = (size_t)scanout->s.w * scanout->s.h;
 	struct picture *pic;
 
 	if (scanout->s.res && shot->pending && shot->bytes + n * GPU_PIXEL > shot->g->max_hostmem)
@@ -130,22 +160,13 @@ static void picture_take(struct gpu_shot *shot, unsigned i)
 	shot->dirty &= ~(uint32_t)BIT(i);
 	if (!scanout->s.res)
 		return;
-	pic = malloc(sizeof(*pic) + n * GPU_PIXEL);
+	pic = picture_of(shot->g, i);
 	if (!pic) {
 		log_guest_warn("screenshot: no memory for %zu pixels", n);
 		return;
 	}
-	*pic = (struct picture){
-		.job = {.run = picture_write, .done = picture_written, .loop = shot->g->b->loop},
-		.shot = shot,
-		.scanout = i,
-		.w = all.w,
-		.h = all.h};
-	gpu_surface_refresh(&scanout->s);
-	gpu_surface_read(&scanout->s, &all, pic->pixels);
-	gpu_pixel_blend_cursor(pic->pixels, all.w, all.h, scanout->cursor);
-	for (k = 0; k < n; k++)
-		pic->pixels[k] |= htole32(0xff000000);
+	pic->job = (struct job){.run = picture_write, .done = picture_written, .loop = shot->g->b->loop};
+	pic->shot = shot;
 	shot->pending++;
 	shot->bytes += n * GPU_PIXEL;
 	pool_submit(shot->pool, &pic->job);
@@ -183,16 +204,24 @@ void gpu_shot_finish(struct gpu_shot *shot)
 	shot->dirty = 0;
 }
 
-int gpu_shot_open(struct gpu *g, const char *dir, uint64_t interval_ms, struct gpu_shot **out)
+static int load(void)
 {
 	static const struct library_symbol symbols[] = {PNG_FUNCTIONS(PNG_SYMBOL)};
+
+	return png.png_image_free
+		       ? 0
+		       : library_load(PNG_SONAME(PNG_LIBPNG_VER_SONUM), symbols, ARRAY_SIZE(symbols), &png);
+}
+
+int gpu_shot_open(struct gpu *g, const char *dir, uint64_t interval_ms, struct gpu_shot **out)
+{
 	struct gpu_shot *shot;
 	int err;
 
 	*out = NULL;
 	if (!dir)
 		return 0;
-	err = library_load(PNG_SONAME(PNG_LIBPNG_VER_SONUM), symbols, ARRAY_SIZE(symbols), &png);
+	err = load();
 	if (err)
 		return err;
 	shot = calloc(1, sizeof(*shot));
@@ -225,3 +254,56 @@ void gpu_shot_close(struct gpu_shot *shot)
 	if (!shot->pending)
 		shot_free(shot);
 }
+/* On demand, written when it is answered. */
+
+static int screenshot(struct backend *b, struct command *c)
+{
+	struct gpu *g = b->state;
+	const char *path = command_string(c, "path");
+	CLEANUP_FREE struct picture *pic = NULL;
+	char new[PATH_MAX + 16];
+	uint64_t i = 0;
+	int err;
+
+	command_u64(c, "scanout", &i);
+	if (path[0] != '/')
+		return command_error(c, EINVAL, "path=%s: not an absolute path", path);
+	if (i >= GPU_SCANOUTS || !g->scanout[i].s.res)
+		return command_error(c, ENOENT, "scanout=%" PRIu64 ": shows nothing", i);
+	if (strlen(path) >= PATH_MAX)
+		return command_error(c, ENAMETOOLONG, "path: too long");
+	err = load();
+	if (err)
+		return command_error(c, -err, "libpng can't be loaded");
+	pic = picture_of(g, (unsigned)i);
+	if (!pic)
+		return command_error(c, ENOMEM, "%s", strerror(ENOMEM));
+	snprintf(new, sizeof(new), "%s.%d", path, (int)getpid());
+	err = write_file(pic, AT_FDCWD, path, new, O_EXCL);
+	if (err)
+		return command_error(c, -err, "%s: %s", path, strerror(-err));
+	json_object_begin(c->out);
+	json_key(c->out, "width");
+	json_u64(c->out, pic->w);
+	json_key(c->out, "height");
+	json_u64(c->out, pic->h);
+	json_object_end(c->out);
+	return 0;
+}
+
+static const struct command_arg screenshot_args[] = {
+	{.name = "path",
+		.kind = COMMAND_STRING,
+		.required = true,
+		.help = "the PNG file to write, an absolute path"},
+	{.name = "scanout", .kind = COMMAND_U64, .help = "which screen, from 0, which is the default"},
+	{.name = NULL},
+};
+
+const struct command_spec gpu_commands[] = {
+	{.name = "screenshot",
+		.help = "Write what a screen shows to a file",
+		.args = screenshot_args,
+		.run = screenshot},
+	{.name = NULL},
+};

@@ -485,6 +485,7 @@ const struct device device_gpu = {
 	.config_size = sizeof(struct virtio_gpu_config),
 	.options = gpu_options,
 	.feature_names = gpu_features,
+	.commands = gpu_commands,
 	.queues = gpu_queues,
 	.nqueues = ARRAY_SIZE(gpu_queues),
 	.max_queues = ARRAY_SIZE(gpu_queues),

@@ -173,6 +173,8 @@ void gpu_shot_dirty(struct gpu_shot *shot, unsigned scanout);
 /* Writes what is not written yet, before the scanouts go. */
 void gpu_shot_finish(struct gpu_shot *shot);
 void gpu_shot_close(struct gpu_shot *shot);
+/* screenshot, for the control socket */
+extern const struct command_spec gpu_commands[];
 
 /* ---- the device (gpu.c) ---- */
 

@@ -628,6 +628,53 @@ static void config(const struct fe_mode *m)
 	fe_end(&r.fe);
 }
 
+/* On demand, without any other screenshots. */
+static void on_demand(const struct fe_mode *m)
+{
+	enum { W = 100, H = 60 };
+	static const char ask[] =
+		"{\"execute\":\"screenshot\",\"arguments\":{\"path\":\"%s%s\",\"scanout\":%u}}\n";
+	const char *answer, *dir = fe_tmpdir();
+	char option[200], path[200], request[500];
+	uint32_t *screen, *got, w, h;
+	struct rig r = {.dir = dir};
+	int fd;
+
+	snprintf(option, sizeof(option), "--control-path=%s/control", dir);
+	fe_start(&r.fe, m, FE_ARGS("gpu", option, "--display=640x480,640x480"));
+	rig_queues(&r);
+	fd = fe_control_open(option + strlen("--control-path="));
+	snprintf(path, sizeof(path), "%s/shot.png", dir);
+	snprintf(request, sizeof(request), ask, dir, "/shot.png", 1);
+	answer = fe_control_ask(fd, request);
+	CHECK(strstr(answer, "\"error\"") && strstr(answer, "scanout=1: shows nothing"));
+	screen = picture(&r, 1, W, H, 3);
+	CHECK_EQ(set_scanout(&r, 1, 1, 0, 0, W, H), OK);
+	for (unsigned i = 0; i < 2; i++) {
+		answer = fe_control_ask(fd, request);
+		CHECK(strstr(answer, "\"width\":100,\"height\":60"));
+		got = png_read(path, &w, &h);
+		CHECK(got != NULL);
+		CHECK_EQ(w, W);
+		CHECK_EQ(h, H);
+		for (unsigned k = 0; k < W * H; k++)
+			CHECK_EQ(got[k] & 0xffffff, screen[k] & 0xffffff);
+		free(got);
+		CHECK_SYS(unlink(path));
+		draw(screen, W, H, 4);
+		CHECK_EQ(transfer(&r, 1, 0, 0, W, H, 0), OK); /* not flushed: what is there by now */
+	}
+	snprintf(request, sizeof(request), ask, "", "shot.png", 1);
+	CHECK(strstr(fe_control_ask(fd, request), "path=shot.png: not an absolute path"));
+	snprintf(request, sizeof(request), ask, "/nonexistent", "/x.png", 1);
+	CHECK(strstr(fe_control_ask(fd, request), "/nonexistent/x.png: No such file or directory"));
+	snprintf(request, sizeof(request), ask, dir, "/shot.png", 16);
+	CHECK(strstr(fe_control_ask(fd, request), "scanout=16: shows nothing"));
+	CHECK(access(path, F_OK) < 0);
+	close(fd);
+	fe_end(&r.fe);
+}
+
 static void options(const struct fe_mode *m)
 {
 	static const char *const wrong[] = {"--display=", "--display=800", "--display=800x",
@@ -669,6 +716,7 @@ int main(void)
 	fe_each_layout("busy", busy);
 	fe_case("memory that is removed", memory_removed, &split);
 	fe_case("configuration space", config, &split);
+	fe_case("a screenshot on demand", on_demand, &split);
 	fe_case("options", options, &split);
 	return tap_done();
 }
