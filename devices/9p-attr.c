@@ -43,8 +43,8 @@ int p9_op_getattr(struct p9_request *r)
 	int err;
 
 	p9_get_u64(&r->in);
-	if (r->in.bad || !n)
-		return r->in.bad ? -EINVAL : -EBADF;
+	if (r->in.bad)
+		return -EINVAL;
 	err = p9_stat(n->fd, &st);
 	if (err < 0)
 		return err;
@@ -117,8 +117,8 @@ int p9_op_setattr(struct p9_request *r)
 
 	times[0] = get_time(r, valid, SET_ATIME, SET_ATIME_TO);
 	times[1] = get_time(r, valid, SET_MTIME, SET_MTIME_TO);
-	if (r->in.bad || !n)
-		return r->in.bad ? -EINVAL : -EBADF;
+	if (r->in.bad)
+		return -EINVAL;
 	uid = valid & SET_UID ? uid : P9_NOUID;
 	gid = valid & SET_GID ? gid : P9_NOUID;
 	/* size first: it may fail for more reasons; mode behind the owner, which resets bits of it */
@@ -142,8 +142,6 @@ int p9_op_statfs(struct p9_request *r)
 	struct statfs st;
 	uint64_t fsid;
 
-	if (!n)
-		return -EBADF;
 	if (fstatfs(n->fd, &st) < 0)
 		return -errno;
 	memcpy(&fsid, &st.f_fsid, sizeof(fsid));
@@ -208,8 +206,8 @@ int p9_op_xattrwalk(struct p9_request *r)
 
 	if (err < 0)
 		return err;
-	if (!r->fid[0]->node || !r->newfid)
-		return -EBADF;
+	if (!r->newfid)
+		return -EINVAL;
 	data = malloc(P9_MAX_XATTR);
 	if (!data)
 		return -ENOMEM;

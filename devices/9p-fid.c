@@ -271,11 +271,7 @@ void p9_fid_free_all(struct p9 *s)
 /* A fid in use is not in the list, and neither is its node given back. */
 int p9_fid_use(struct p9 *s, struct p9_fid *f)
 {
-	int r;
-
-	if (!f->node)
-		return 0;
-	r = node_use(s, f->node);
+	int r = node_use(s, f->node);
 	if (r < 0)
 		return r;
 	if (!is_open(f) || f->fd >= 0)
@@ -292,16 +288,12 @@ int p9_fid_use(struct p9 *s, struct p9_fid *f)
 
 void p9_fid_unuse(struct p9 *s, struct p9_fid *f)
 {
-	if (!f->node)
-		return;
 	f->node->pins--;
 	node_list(s, f->node);
 }
 
 void p9_fid_settle(struct p9 *s, struct p9_fid *f)
 {
-	if (!f->node)
-		return;
 	node_list(s, f->node);
 	if (!is_open(f))
 		return;

@@ -108,7 +108,7 @@ int p9_op_walk(struct p9_request *r)
 
 	if (r->in.bad || n > P9_MAX_NAMES)
 		return -EINVAL;
-	if (r->fid[0]->kind != P9_PATH && (n > 0 || !r->fid[0]->node))
+	if (r->fid[0]->kind != P9_PATH && n > 0)
 		return -EBADF;
 	if (r->newfid)
 		r->newfid->uid = r->fid[0]->uid;
@@ -283,8 +283,6 @@ int p9_link_file(struct p9_request *r, const struct p9_fid *file, const char *na
 	int dir = r->fid[0]->node->fd, err = in_directory(r->fid[0]);
 	char path[P9_LINK_SIZE];
 
-	if (err == 0 && !file->node)
-		err = -EBADF;
 	if (err < 0)
 		return err;
 	if (linkat(AT_FDCWD, p9_fd_path(path, file->node->fd), dir, name, AT_SYMLINK_FOLLOW) < 0)
@@ -309,8 +307,6 @@ int p9_op_readlink(struct p9_request *r)
 	char target[PATH_MAX];
 	ssize_t len = -EINVAL;
 
-	if (!n)
-		return -EBADF;
 	if (n->type == S_IFLNK) {
 		len = readlinkat(n->fd, "", target, sizeof(target) - 1);
 		len = len < 0 ? -errno : len;
@@ -390,8 +386,6 @@ int p9_rename_file(struct p9_request *r, int dir, const char *name)
 	CLEANUP_FD int parent = -1;
 	char old[NAME_MAX + 1];
 
-	if (!r->fid[0]->node)
-		return -EBADF;
 	parent = p9_parent(r->s, r->fid[0]->node->fd, old);
 	if (parent < 0)
 		return parent;
@@ -443,8 +437,6 @@ int p9_op_remove(struct p9_request *r)
 
 	if (r->s->read_only)
 		return -EROFS;
-	if (!f->node)
-		return -EBADF;
 	dir = p9_parent(r->s, f->node->fd, name);
 	if (dir < 0)
 		return dir;

@@ -271,12 +271,11 @@ static void settle_new(struct p9_request *r)
 		free_fid(s, f);
 		return;
 	}
-	if (f->kind == P9_NEW) {
+	if (f->kind == P9_NEW)
 		f->kind = P9_PATH;
-		/* a clone */
-		f->node = r->made ? r->made : p9_node_ref(r->fid[0]->node);
-		r->made = NULL;
-	}
+	/* without one of its own it is a clone, or for an extended attribute */
+	f->node = r->made ? r->made : p9_node_ref(r->fid[0]->node);
+	r->made = NULL;
 	p9_fid_settle(s, f);
 	release_fid(s, f);
 }

@@ -232,8 +232,6 @@ int p9_op_stat(struct p9_request *r)
 	struct statx st;
 	int err;
 
-	if (!n)
-		return -EBADF;
 	err = p9_stat(n->fd, &st);
 	if (err < 0)
 		return err;
@@ -360,8 +358,6 @@ int p9_op_wstat(struct p9_request *r)
 	struct change c;
 	int err = get_change(r, &c);
 
-	if (err == 0 && !n)
-		err = -EBADF;
 	if (err == 0 && c.name[0] != '\0')
 		err = p9_check_name(r->s, c.name);
 	if (err < 0)

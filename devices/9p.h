@@ -92,8 +92,8 @@ struct p9_request;
 struct p9_fid {
 	uint32_t id;
 	enum p9_kind kind;
-	struct p9_node *node;
-	uint32_t uid; /* the guest's user who attached, P9_NOUID: not said */
+	struct p9_node *node; /* NULL only while it is P9_NEW */
+	uint32_t uid;	      /* the guest's user who attached, P9_NOUID: not said */
 	int fd; /* for reading and writing; -1: not open, or given back (flags say how to open it again) */
 	int flags;
 	bool no_nowait;	    /* the file system cannot write without waiting */
