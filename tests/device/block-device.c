@@ -42,17 +42,13 @@ static int loop_configure(int file, int number, uint32_t sector, uint32_t flags)
 	return -1;
 }
 
-/* The value holds it until the case ends. */
-static int loop_new(off_t size, uint32_t sector, uint32_t flags)
+/* The value holds it until the case ends. Takes file. */
+static int loop_on(int file, uint32_t sector, uint32_t flags)
 {
-	int control = open("/dev/loop-control", O_RDWR | O_CLOEXEC), file, fd = -1;
+	int control = open("/dev/loop-control", O_RDWR | O_CLOEXEC), fd = -1;
 
 	if (control < 0)
 		tap_skip("no loop devices here: /dev/loop-control: %s", strerror(errno));
-	snprintf(backing, sizeof(backing), "%s/backing", fe_tmpdir());
-	file = open(backing, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
-	CHECK_SYS(file);
-	CHECK_SYS(ftruncate(file, size));
 	while (fd < 0) {
 		int number = ioctl(control, LOOP_CTL_GET_FREE);
 
@@ -63,6 +59,17 @@ static int loop_new(off_t size, uint32_t sector, uint32_t flags)
 	close(file);
 	close(control);
 	return fd;
+}
+
+static int loop_new(off_t size, uint32_t sector, uint32_t flags)
+{
+	int file;
+
+	snprintf(backing, sizeof(backing), "%s/backing", fe_tmpdir());
+	file = open(backing, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
+	CHECK_SYS(file);
+	CHECK_SYS(ftruncate(file, size));
+	return loop_on(file, sector, flags);
 }
 
 static void device_up(const struct fe_mode *m, const char *option)
@@ -250,17 +257,21 @@ static void read_only(const struct fe_mode *m)
 /* Errors of the host's device reach the driver; the ring goes on. */
 static void broken_device(const struct fe_mode *m)
 {
-	int fd = loop_new(SIZE, 512, 0);
+	int file = memfd_create("backing", MFD_CLOEXEC | MFD_ALLOW_SEALING), seal = dup(file), fd;
 	uint8_t *data;
 
+	CHECK_SYS(seal);
+	CHECK_SYS(ftruncate(file, SIZE));
+	fd = loop_on(file, 512, 0);
 	device_up(m, "--direct");
 	data = fill();
-	CHECK_SYS(truncate(backing, MIB));
-	blk_answers(blk_ask(VIRTIO_BLK_T_IN, 4 * MIB / 512, data, 4096, true), VIRTIO_BLK_S_IOERR);
-	blk_pattern(data, 4096, 5);
+	CHECK_SYS(fcntl(seal, F_ADD_SEALS, F_SEAL_WRITE)); /* from now on each write fails */
+	blk_answers(blk_ask(VIRTIO_BLK_T_OUT, 64, data + 4096, 4096, false), VIRTIO_BLK_S_IOERR);
 	blk_rd_ok(0, data, 4096);
+	blk_rd_ok(64, data + 64 * 512, 4096);
 	fe_end(&blk.fe);
 	close(fd);
+	close(seal);
 }
 
 static void each_way(const struct fe_mode *m)

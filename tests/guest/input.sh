@@ -283,22 +283,6 @@ ok "the back-end ends at SIGTERM" stop pen
 
 # ---- real devices ----
 
-# The guest sees the host's files, so it runs our test program and the back-end
-# themselves.
-cat >"$tmp/host-root" <<GUEST
-mkdir /tmp/root
-mount -t hostfs -o / none /tmp/root
-for dir in dev proc sys; do
-	mount -o bind /\$dir /tmp/root/\$dir
-done
-mkdir -p /dev/shm
-mount -t tmpfs shm /tmp/root/dev/shm
-chroot /tmp/root env TMPDIR=/dev/shm FE_LIMIT=20000 VUM='$(realpath "$vum")' '$(realpath "$uinput")' >/host/tap
-is "the host's side, on real devices: exit status" \$? 0
-sed -nE 's/^((not )?ok) [0-9]+ - /\1 - /p; /^#/p' /host/tap
-is "all cases were run" "\$(grep -cE '^(not )?ok .* - ' /host/tap)" "\$(sed -n 's/^1\.\.//p' /host/tap)"
-GUEST
-uml_start uinput 180 <"$tmp/host-root"
-guest_wait uinput
+uml_runs uinput 180 "$uinput"
 
 done_testing
