@@ -14,12 +14,14 @@
 
 enum { RESOURCES = 64, FOURCC_XR24 = 0x34325258 };
 
+struct pretended {
+	uint32_t id, bind, flags;
+	int fd;
+	uint8_t *pixels;
+};
+
 struct gpu_3d {
-	struct {
-		uint32_t id, bind, flags;
-		int fd;
-		uint8_t *pixels;
-	} r[RESOURCES];
+	struct pretended r[RESOURCES];
 };
 
 extern const struct device device_gpu;
@@ -104,6 +106,18 @@ NONE(gpu_cmd_ctx_detach)
 NONE(gpu_cmd_transfer_from_3d)
 NONE(gpu_cmd_submit)
 
+static bool pretended_new(struct pretended *p, uint64_t size)
+{
+	p->fd = memfd_create("picture", MFD_CLOEXEC);
+	p->pixels = MAP_FAILED;
+	if (p->fd >= 0 && ftruncate(p->fd, (off_t)size) == 0)
+		p->pixels = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED, p->fd, 0);
+	if (p->pixels != MAP_FAILED)
+		return true;
+	fd_close(&p->fd);
+	return false;
+}
+
 uint32_t gpu_cmd_create_3d(struct gpu *g, struct gpu_request *r, const union gpu_command *c)
 {
 	const struct virtio_gpu_resource_create_3d *d = &c->create_3d;
@@ -118,14 +132,13 @@ uint32_t gpu_cmd_create_3d(struct gpu *g, struct gpu_request *r, const union gpu
 	res->format = le32toh(d->format);
 	res->width = le32toh(d->width);
 	res->height = le32toh(d->height);
+	if (!res->width || !res->height || res->width > GPU_MAX_SIDE || res->height > GPU_MAX_SIDE ||
+		i == RESOURCES || !pretended_new(&g->three->r[i], size)) {
+		gpu_resource_destroy(res);
+		return VIRTIO_GPU_RESP_ERR_INVALID_PARAMETER;
+	}
 	g->three->r[i].bind = le32toh(d->bind);
 	g->three->r[i].flags = le32toh(d->flags);
-	g->three->r[i].fd = memfd_create("picture", MFD_CLOEXEC);
-	if (ftruncate(g->three->r[i].fd, (off_t)size) < 0)
-		abort();
-	g->three->r[i].pixels = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED, g->three->r[i].fd, 0);
-	if (g->three->r[i].pixels == MAP_FAILED)
-		abort();
 	g->three->r[i].id = id;
 	return VIRTIO_GPU_RESP_OK_NODATA;
 }
@@ -134,6 +147,8 @@ void gpu_3d_destroy(struct gpu_resource *res)
 {
 	unsigned i = find(res->g->three, res->id);
 
+	if (i == RESOURCES)
+		return;
 	munmap(res->g->three->r[i].pixels, size_of(res));
 	close(res->g->three->r[i].fd);
 	res->g->three->r[i].id = 0;
@@ -146,8 +161,9 @@ uint32_t gpu_cmd_transfer_to_3d(struct gpu *g, struct gpu_request *r, const unio
 	size_t stride = res ? (size_t)res->width * GPU_PIXEL : 0;
 
 	(void)r;
-	if (!res || !gpu_backing_read(res, 0, stride, g->three->r[find(g->three, res->id)].pixels, stride,
-			    stride, res->height))
+	if (!res || res->kind != GPU_RESOURCE_3D ||
+		!gpu_backing_read(res, 0, stride, g->three->r[find(g->three, res->id)].pixels, stride, stride,
+			res->height))
 		return VIRTIO_GPU_RESP_ERR_INVALID_PARAMETER;
 	return VIRTIO_GPU_RESP_OK_NODATA;
 }
@@ -167,16 +183,21 @@ void gpu_3d_detach_backing(struct gpu_resource *res)
 
 uint32_t gpu_3d_prepare(struct gpu_resource *res)
 {
+	if (!gpu_format_known(res->format))
+		return VIRTIO_GPU_RESP_ERR_INVALID_PARAMETER;
 	if (!res->pixels)
 		res->pixels = calloc(1, size_of(res));
 	res->size = size_of(res);
-	return VIRTIO_GPU_RESP_OK_NODATA;
+	return res->pixels ? VIRTIO_GPU_RESP_OK_NODATA : VIRTIO_GPU_RESP_ERR_OUT_OF_MEMORY;
 }
 
 void gpu_3d_read(struct gpu_resource *res, const struct gpu_rect *r)
 {
+	unsigned i = find(res->g->three, res->id);
+
 	(void)r;
-	memcpy(res->pixels, res->g->three->r[find(res->g->three, res->id)].pixels, size_of(res));
+	if (i < RESOURCES)
+		memcpy(res->pixels, res->g->three->r[i].pixels, size_of(res));
 }
 
 bool gpu_3d_export(struct gpu_resource *res, struct gpu_dmabuf *out)
@@ -184,7 +205,7 @@ bool gpu_3d_export(struct gpu_resource *res, struct gpu_dmabuf *out)
 	const struct gpu_3d *t = res->g->three;
 	unsigned i = find(t, res->id);
 
-	if (t->r[i].bind & PRETEND_NO_EXPORT)
+	if (i == RESOURCES || t->r[i].bind & PRETEND_NO_EXPORT)
 		return false;
 	*out = (struct gpu_dmabuf){.fd = dup(t->r[i].fd),
 		.w = res->width,

@@ -3,7 +3,7 @@
  * The gpu between a hostile driver and a hostile display: the input is a program that sends commands and cursors with
  * fields as it likes, plugs displays in and out, reads from them and writes to them, takes memory away, resets and stops.
  *
- * The device's files are part of this one; queues and guest memory are made up here. Checked besides the sanitizers' rules:
+ * The device's files are part of this one, with a renderer that pretends; queues and guest memory are made up here. Checked besides the sanitizers' rules:
  * every buffer comes back exactly once, at the latest when its queue stops, and nothing is charged after a reset.
  */
 #include "fuzz.h"
@@ -15,13 +15,13 @@
 #include <unistd.h>
 
 #include "../../devices/gpu-2d.c"
-#include "../../devices/gpu-3d-none.c"
 #include "../../devices/gpu-display.c"
 #include "../../devices/gpu-edid.c"
 #include "../../devices/gpu-pixel.c"
 #include "../../devices/gpu-resource.c"
 #include "../../devices/gpu-shot.c"
 #include "../../devices/gpu.c"
+#include "../device/gpu-3d-pretend.c"
 
 enum {
 	LOW_SIZE = 0x20000, /* guest memory: from 0, and a page further up that may go */
@@ -259,7 +259,7 @@ static void send_reply(void)
 {
 	static const struct header replies[] = {{GET_PROTOCOL_FEATURES, FLAG_REPLY, 8},
 		{GET_DISPLAY_INFO, FLAG_REPLY, sizeof(struct virtio_gpu_resp_display_info)},
-		{GET_EDID, FLAG_REPLY, sizeof(struct virtio_gpu_resp_edid)}};
+		{GET_EDID, FLAG_REPLY, sizeof(struct virtio_gpu_resp_edid)}, {DMABUF_UPDATE, FLAG_REPLY, 0}};
 	const struct header *h = &replies[input_u8(&f.in) % ARRAY_SIZE(replies)];
 	uint8_t payload[MAX_REPLY] = {0};
 
@@ -343,11 +343,14 @@ static void setup(void)
 	log_set_level(LOG_LEVEL_ERROR);
 	if (!f.b.loop)
 		require(loop_new(&f.b.loop, "fuzz") == 0, "a loop");
-	g = (struct gpu){.max_hostmem = 1 << 20, .nmodes = 2, .mode = {{640, 480, true}, {64, 64, false}}};
+	g = (struct gpu){.max_hostmem = 1 << 20,
+		.virgl = true,
+		.nmodes = 2,
+		.mode = {{640, 480, true}, {64, 64, false}}};
 	f.g = &g;
 	f.b.state = &g;
 	f.b.config = config;
-	f.b.features = device_gpu.features;
+	f.b.features = device_gpu.features | BIT(VIRTIO_GPU_F_VIRGL);
 	f.less = false;
 	require(gpu_open(&f.b) == 0, "the device opens");
 }
@@ -372,7 +375,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 static void seed_command(struct seed *s, uint32_t type, uint8_t words, const uint8_t *fields, uint8_t room)
 {
 	seed_u8(s, OP_COMMAND);
-	seed_u8(s, (uint8_t)(type & 15));
+	seed_u8(s, (uint8_t)((type & 15) | (type >= VIRTIO_GPU_CMD_CTX_CREATE ? 128 : 0)));
 	seed_u8(s, words);
 	seed_u8(s, room);
 	seed_put(s, fields, words);
@@ -403,6 +406,16 @@ static void seed_blob(struct seed *s)
 static void seed_display(struct seed *s)
 {
 	seed_put(s, (const uint8_t[]){OP_PLUG, OP_TURN, OP_READ, 4, OP_REPLY, 0, 1, 1, OP_READ, 4}, 10);
+}
+
+/* The same as a 3D resource, with which the display is shown a dmabuf. */
+static void seed_screen_3d(struct seed *s)
+{
+	SEED(s, VIRTIO_GPU_CMD_RESOURCE_CREATE_3D, 3, 3, 2, 1, 0, 32, 16, 1, 1, 0, 0, 0, 0);
+	SEED(s, VIRTIO_GPU_CMD_RESOURCE_ATTACH_BACKING, 3, 3, 1, 131, 0, 132, 0);
+	SEED(s, VIRTIO_GPU_CMD_TRANSFER_TO_HOST_3D, 3, 0, 0, 0, 32, 16, 1, 0, 0, 3, 0, 128, 0);
+	SEED(s, VIRTIO_GPU_CMD_SET_SCANOUT, 3, 0, 0, 32, 16, 1, 3);
+	SEED(s, VIRTIO_GPU_CMD_RESOURCE_FLUSH, 3, 0, 0, 32, 16, 3, 0);
 }
 
 static void seed_questions(struct seed *s)
@@ -451,4 +464,17 @@ void fuzz_seeds(void (*emit)(const char *name, const void *data, size_t size))
 		(const uint8_t[]){OP_WRITE, 12, 1, 0, 0, 0, 4, 0, 0, 0, 8, 0, 0, 0, OP_RESET, OP_READ, 9},
 		17);
 	emit("hostile display", s.bytes, s.n);
+	s.n = 0;
+	seed_put(&s, (const uint8_t[]){OP_PLUG, OP_TURN, OP_READ, 4, OP_REPLY, 0, 1, 3, OP_READ, 4}, 10);
+	seed_screen_3d(&s);
+	seed_put(&s, (const uint8_t[]){OP_TURN, OP_READ, 4, OP_REPLY, 3, 0}, 6);
+	SEED(&s, VIRTIO_GPU_CMD_RESOURCE_FLUSH, 3, 0, 0, 8, 8, 3, 0);
+	seed_put(&s, (const uint8_t[]){OP_TURN, OP_READ, 4}, 3);
+	seed_screen(&s);
+	SEED(&s, VIRTIO_GPU_CMD_SET_SCANOUT, 3, 0, 0, 32, 16, 1, 1);
+	seed_put(&s, (const uint8_t[]){OP_TURN, OP_REPLY, 3, 0, OP_READ, 9}, 6);
+	SEED(&s, VIRTIO_GPU_CMD_SET_SCANOUT, 3, 0, 0, 32, 16, 1, 3);
+	SEED(&s, VIRTIO_GPU_CMD_RESOURCE_UNREF, 3, 3, 0);
+	seed_put(&s, (const uint8_t[]){OP_TURN, OP_PLUG, OP_READ, 4, OP_RESET}, 5);
+	emit("dmabuf", s.bytes, s.n);
 }
