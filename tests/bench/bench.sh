@@ -210,6 +210,21 @@ frames()
 	done
 }
 
+# started NAME [OPTION...]: start-up and memory of a gpu that nobody uses yet
+started()
+{
+	local name=$1 ready rss
+	shift
+	VUM=$vum "$startbench" 5 gpu "$@" >"$tmp/out" || {
+		note <"$tmp/out"
+		exit 1
+	}
+	ready=$(sed "s/ .*//; s/ready_us=//" "$tmp/out")
+	rss=$(sed "s/.*rss_kib=//; s/ .*//" "$tmp/out")
+	figure "$name.ready" "$ready" - - us
+	figure "$name.rss" "$rss" - - KiB
+}
+
 # median FILE
 median()
 {
@@ -236,6 +251,8 @@ input()
 gpu()
 {
 	local qemu peer='' theirs=- ratio=- i key
+	started gpu
+	! "$vum" gpu --print-capabilities | grep -q virgl || started gpu.virgl --virgl
 	qemu=$("$srcdir/tests/guest/build-qemu" --cached) && peer=$qemu/root/usr/lib/qemu/vhost-user-gpu
 	[ -x "$peer" ] || note "no vhost-user-gpu of QEMU to compare with (tests/guest/build-qemu gets it)"
 	for ((i = 0; i < slices; i++)); do

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Start-up time and resident memory of the program under test as an idle rng.
+ * Start-up time and resident memory of the program under test as an idle backend, rng if nothing else is said.
  *
- *	startbench [RUNS]
+ *	startbench [RUNS [TYPE [OPTION...]]]
  *
  * ready: from fork to the first connect() that its socket accepts, looked for without a pause. rss, pss: of the process
  * that waits for a front-end. end: from SIGTERM to its exit. Medians:
@@ -19,7 +19,7 @@
 
 #include "frontend.h"
 
-enum { MAX_RUNS = 1000, LIMIT_MS = 5000 };
+enum { MAX_RUNS = 1000, MAX_ARGS = 16, LIMIT_MS = 5000 };
 
 extern char **environ;
 
@@ -34,14 +34,19 @@ static bool accepts(const struct sockaddr_un *a)
 	return ok;
 }
 
-static pid_t start(const char *path)
+static pid_t start(const char *path, char **more)
 {
 	char program[] = "vhost-user-multi", type[] = "rng", opt[140];
-	char *argv[] = {program, type, opt, NULL};
+	char *argv[MAX_ARGS] = {program, type, opt};
+	unsigned n = 3;
 	pid_t pid;
 	int err;
 
 	snprintf(opt, sizeof(opt), "--socket-path=%s", path);
+	if (*more)
+		argv[1] = *more++;
+	while (*more && n < MAX_ARGS - 1)
+		argv[n++] = *more++;
 	err = posix_spawn(&pid, fe_binary(), NULL, NULL, argv, environ);
 	if (err)
 		FAIL("%s: %s", fe_binary(), strerror(err));
@@ -102,7 +107,7 @@ int main(int argc, char **argv)
 	snprintf(a.sun_path, sizeof(a.sun_path), "%s/rng.sock", fe_tmpdir());
 	for (unsigned i = 0; i < runs; i++) {
 		uint64_t start_ns = time_ns();
-		pid_t pid = start(a.sun_path);
+		pid_t pid = start(a.sun_path, argc > 2 ? argv + 2 : argv + argc);
 
 		while (!accepts(&a)) {
 			if (time_ns() - start_ns > LIMIT_MS * UINT64_C(1000000))
