@@ -94,27 +94,38 @@ static void end_aborted(struct scsi_request *list)
 	}
 }
 
-void scsi_sweep_visit(struct scsi_queue *q)
+/* Whose requests have all ended? Their answers are published at the end of this turn; it is reported in the next one. */
+void scsi_sweep_note(struct scsi_queue *q)
 {
 	struct scsi *s = q->scsi;
-	struct scsi_request *aborted = NULL;
-	struct scsi_sweep **link, *w;
+	bool any = false;
 
 	pthread_mutex_lock(&s->lock);
-	for (w = s->sweeps; w != NULL; w = w->next)
-		if (w->visit[q->index].wanted && !w->visit[q->index].visited)
-			visit(q, w, &aborted);
+	for (struct scsi_sweep *w = s->sweeps; w != NULL; w = w->next) {
+		struct scsi_visit *v = &w->visit[q->index];
+
+		if (!v->wanted || !v->visited || v->ended)
+			continue;
+		v->ended = w->query ||
+			   (!still_there(q->inflight, w, v->upto) && !still_there(q->parked, w, v->upto));
+		any |= v->ended;
+	}
 	pthread_mutex_unlock(&s->lock);
-	/* before it is reported that they have ended */
-	end_aborted(aborted);
-	scsi_withdraw(q, false);
+	if (any)
+		loop_again(q->loop, &q->report);
+}
+
+void scsi_sweep_report(struct task *t)
+{
+	struct scsi_queue *q = container_of(t, struct scsi_queue, report);
+	struct scsi_sweep **link, *w;
+	struct scsi *s = q->scsi;
+
 	pthread_mutex_lock(&s->lock);
 	for (link = &s->sweeps; (w = *link) != NULL;) {
 		struct scsi_visit *v = &w->visit[q->index];
 
-		if (v->wanted && v->visited &&
-			(w->query || (!still_there(q->inflight, w, v->upto) &&
-					     !still_there(q->parked, w, v->upto)))) {
+		if (v->wanted && v->ended) {
 			v->wanted = false;
 			w->left--;
 		}
@@ -126,6 +137,23 @@ void scsi_sweep_visit(struct scsi_queue *q)
 		loop_post(w->loop, &w->post);
 	}
 	pthread_mutex_unlock(&s->lock);
+}
+
+static void sweep_visit(struct scsi_queue *q)
+{
+	struct scsi *s = q->scsi;
+	struct scsi_request *aborted = NULL;
+	struct scsi_sweep *w;
+
+	pthread_mutex_lock(&s->lock);
+	for (w = s->sweeps; w != NULL; w = w->next)
+		if (w->visit[q->index].wanted && !w->visit[q->index].visited)
+			visit(q, w, &aborted);
+	pthread_mutex_unlock(&s->lock);
+	/* before it is reported that they have ended */
+	end_aborted(aborted);
+	scsi_withdraw(q, false);
+	scsi_sweep_note(q);
 }
 
 /* Parked ones whose unit is free again. */
@@ -162,7 +190,7 @@ static void poke(struct scsi_queue *q)
 	}
 	q->rounds = 0;
 	unpark(q);
-	scsi_sweep_visit(q);
+	sweep_visit(q);
 }
 
 void scsi_poke_again(struct task *t)
@@ -216,8 +244,7 @@ static void granted(struct scsi_sweep *w)
 		scsi_respond(r, r->abort);
 	else
 		r->step(r);
-	if (__atomic_load_n(&q->scsi->sweeps, __ATOMIC_SEQ_CST) != NULL)
-		scsi_sweep_visit(q);
+	scsi_sweep_note(q);
 }
 
 void scsi_exclusive_begin(struct scsi_request *r)

@@ -131,7 +131,7 @@ void scsi_link(struct scsi_request *r)
 static void swept(struct scsi_queue *q)
 {
 	if (unlikely(__atomic_load_n(&q->scsi->sweeps, __ATOMIC_RELAXED) != NULL))
-		scsi_sweep_visit(q);
+		scsi_sweep_note(q);
 }
 
 static void io_done(struct disk_io *io)
@@ -628,6 +628,7 @@ static int scsi_start(struct backend *b, struct virtqueue *vq)
 	q->thread = b->threads > 0 ? index % b->threads : 0;
 	q->poke.run = scsi_poke;
 	q->again.run = scsi_poke_again;
+	q->report.run = scsi_sweep_report;
 	if (!q->used)
 		q->parked_tail = &q->parked;
 	q->used = true;

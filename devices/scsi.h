@@ -135,7 +135,7 @@ struct scsi_sweep {
 	bool active;
 	struct scsi_visit {
 		uint64_t upto;
-		bool wanted, visited;
+		bool wanted, visited, ended;
 	} visit[SCSI_QUEUES];
 };
 
@@ -186,7 +186,7 @@ struct scsi_queue {
 	struct scsi_request *inflight;		    /* waiting for the disk */
 	struct scsi_request *parked, **parked_tail; /* waiting for STATE_EXCLUSIVE to go */
 	struct post poke;
-	struct task again;
+	struct task again, report;
 	unsigned rounds;
 };
 
@@ -353,10 +353,11 @@ void scsi_tell(struct scsi_lun *l, const char *what);
 /* --- scsi-sweep.c --- */
 
 void scsi_sweep_start(struct scsi *s, struct scsi_sweep *w);
-/* In the queue's loop. */
-void scsi_sweep_visit(struct scsi_queue *q);
+/* In the queue's loop: a request has ended, perhaps the last one that a sweep waits for. */
+void scsi_sweep_note(struct scsi_queue *q);
 void scsi_poke(struct post *p);
 void scsi_poke_again(struct task *t);
+void scsi_sweep_report(struct task *t);
 void scsi_poke_all(struct scsi *s);
 /* Its turn to be the only one that writes comes in step(), with nobody's write in flight; ends with its answer. */
 void scsi_exclusive_begin(struct scsi_request *r);

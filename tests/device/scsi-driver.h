@@ -51,7 +51,7 @@ void begin(const struct fe_mode *m, const char *const *args);
 void begin_image(const struct fe_mode *m, const char *more);
 
 void address(uint8_t lun[8], unsigned target, unsigned unit);
-/* Stages it on q with a tag; wait for it with finish(). */
+/* Stages it on q with a tag; it stays for some hundred more. */
 struct command *issue(struct fe_queue *q, unsigned target, unsigned unit, const uint8_t *cdb, const void *out,
 	uint32_t out_len, void *in, uint32_t in_len, uint64_t tag);
 struct answer answer_of(const struct command *c, uint32_t used);

@@ -197,7 +197,6 @@ static void odd_addresses(const struct fe_mode *m)
 		fe_flush(rq);
 		used = fe_wait(rq, NULL);
 		is_response(answer_of(c, used), VIRTIO_SCSI_S_BAD_TARGET);
-		free(c);
 	}
 	/* peripheral addressing is fine too */
 	struct command *c = issue(rq, 0, 0, CDB(0), NULL, 0, NULL, 0, 1);
@@ -205,7 +204,6 @@ static void odd_addresses(const struct fe_mode *m)
 	c->req->lun[2] = 0;
 	fe_flush(rq);
 	is_good(answer_of(c, fe_wait(rq, NULL)));
-	free(c);
 	fe_end(&fe);
 }
 
