@@ -2,8 +2,8 @@
 # SPDX-License-Identifier: MIT
 #
 # QEMU's front-end and four emulated processors on our disk: a queue for each of
-# them, a guest that reboots, a back-end that is killed and started again under
-# load, again and again.
+# them, a guest that reboots, an image that becomes larger, a back-end that is
+# killed and started again under load, again and again.
 
 limit=300
 # shellcheck source=tests/lib/guest.sh
@@ -42,7 +42,12 @@ check "data after a reboot" eval 'cd /mnt && sha256sum -c sums >/dev/null'
 echo "sums $(sha /mnt/sums)"
 cd /
 umount /mnt
+echo growing
+check "it has become larger" await 20 eval '[ "$(cat /sys/block/vda/size)" = 196608 ]'
+check "its new end is there" dd if=/dev/vda of=/dev/null bs=1M skip=95 count=1 iflag=direct
 GUEST
+guest_await reboot 100 '^growing$'
+truncate -s 96M "$disk"
 guest_wait reboot
 ok "it did reboot" guest_said reboot '^rebooting$'
 ok "the back-end ends at SIGTERM" stop disk
@@ -82,7 +87,7 @@ killing()
 			is "and so the host said" "$word" enough
 			echo "disk $(dd if=/dev/vda bs=1M iflag=direct 2>/dev/null | sha256sum | cut -d ' ' -f 1)"
 		GUEST
-	ok "$name: the load is on" guest_await "$name" 30 '^running$'
+	ok "$name: the load is on" guest_await "$name" 90 '^running$'
 	for ((round = 1; round <= times; round++)); do
 		await 30 beyond "$name" "$(written "$name")"
 		status=0
