@@ -17,7 +17,7 @@
 
 #include "console.h"
 
-enum { DEFAULT_MAX_PORTS = 32, LIST_ITEM = 4096 };
+enum { DEFAULT_MAX_PORTS = 31, LIST_ITEM = 4096 };
 
 enum { CONSOLE_BACKLOG = 64 << 10, CONSOLE_PATIENCE_MS = 1000 };
 
@@ -85,9 +85,9 @@ static const struct port_ops host_ops = {
 
 void console_port_update(struct console_port *p)
 {
-	bool open = p->used && (!console_multiport(p->con) || p->guest_open);
+	bool open = p->used && p->guest_open;
 
-	if (p->line.open != open)
+	if (console_multiport(p->con) && p->line.open != open)
 		line_open(&p->line, open);
 	if (!p->closing || !p->line.port || !line_drained(&p->line) || !port_flushed(p->line.port))
 		return;
@@ -229,7 +229,7 @@ static const struct option_spec console_options[] = {
 		.help = "a port; may be given again; HOST is stdio, pty[:link=PATH], unix:PATH[,server], "
 			"tcp:HOST:PORT[,server], file:PATH, fd:N or null; with log=FILE, backlog=SIZE, patience=TIME, hangup"},
 	{"max-ports", OPTION_U32, OPTION_FIELD(struct console, max_ports),
-		.no_def = "32, or as many as are given", .min = 1, .max = CONSOLE_PORTS,
+		.no_def = "31, or as many as are given", .min = 1, .max = CONSOLE_PORTS,
 		.help = "how many ports there can be at a time, with those added later"},
 	OPTIONS_END,
 };
@@ -270,6 +270,8 @@ static int console_start(struct backend *b, struct virtqueue *q)
 	p = queue_port(b, q);
 	console_port_update(p);
 	line_start(&p->line, q, virtqueue_index(q) % 2 == 0);
+	if (!console_multiport(c) && virtqueue_index(q) == 0)
+		line_open_soon(&p->line);
 	return 0;
 }
 

@@ -4,6 +4,8 @@
  */
 #include "port-line.h"
 
+#define SOON_NS (UINT64_C(300) * 1000 * 1000)
+
 /* What the host says */
 
 static void fill(struct element **e, unsigned n, size_t len)
@@ -155,6 +157,10 @@ static void tx_ready(struct line *l)
 		take_all(l);
 		if (!l->nheld)
 			return;
+		if (l->soon.at) {
+			timer_disarm(&l->soon);
+			line_open(l, true);
+		}
 		if (!l->port)
 			forget(l, l->nheld);
 		else if (!send_held(l))
@@ -200,6 +206,7 @@ void line_start(struct line *l, struct virtqueue *q, bool rx)
 void line_stop(struct line *l, struct virtqueue *q)
 {
 	if (q == l->rx) {
+		timer_disarm(&l->soon);
 		l->rx = NULL;
 		if (l->port)
 			port_want(l->port, false);
@@ -226,6 +233,20 @@ void line_open(struct line *l, bool open)
 		port_want(l->port, false);
 	if (l->rx)
 		virtqueue_wake(l->rx);
+}
+
+static void soon(struct timer *t)
+{
+	line_open(container_of(t, struct line, soon), true);
+}
+
+void line_open_soon(struct line *l)
+{
+	if (!l->rx)
+		return;
+	l->open = false;
+	l->soon.expired = soon;
+	timer_arm_in(virtqueue_loop(l->rx), &l->soon, SOON_NS);
 }
 
 void line_set_port(struct line *l, struct port *p)

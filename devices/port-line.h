@@ -20,6 +20,7 @@ struct line {
 	unsigned nheld;
 	size_t skip;	/* bytes of the oldest buffer that were sent before its queue was stopped */
 	unsigned batch; /* buffers for the next read */
+	struct timer soon;
 };
 
 /* For port_ops. The owner of the port is found by the caller. */
@@ -34,6 +35,11 @@ void line_reset(struct line *l);
 void line_ready(struct line *l, struct virtqueue *q);
 /* Whether the guest listens. */
 void line_open(struct line *l, bool open);
+/*
+ * It listens a moment after its queues began to run, or as soon as it says something: while Linux sets a port up, it throws away what
+ * comes in, and without control messages nobody tells us when it is done.
+ */
+void line_open_soon(struct line *l);
 /* Another host end, or none; the old one is the caller's to close. What it did not take of the oldest buffer is lost. */
 void line_set_port(struct line *l, struct port *p);
 /* Nothing that the guest said waits in the ring or with us. */
