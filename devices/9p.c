@@ -253,6 +253,11 @@ static const struct queue_spec p9_queues[] = {
 	{.name = "requests", .ready = p9_ready, .req_size = sizeof(struct p9_request)},
 };
 
+static const struct feature_name p9_features[] = {
+	{VIRTIO_9P_MOUNT_TAG, "mount-tag"},
+	{0, NULL},
+};
+
 const struct device device_9p = {
 	.name = "9p",
 	.summary = "directory of the host, over 9P2000.L",
@@ -261,6 +266,7 @@ const struct device device_9p = {
 	.state_size = sizeof(struct p9),
 	.config_size = CONFIG_SIZE,
 	.options = p9_options,
+	.feature_names = p9_features,
 	.queues = p9_queues,
 	.nqueues = 1,
 	.max_queues = 1,

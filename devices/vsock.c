@@ -368,6 +368,11 @@ static const struct queue_spec vsock_queues[] = {
 	{"event", event_ready, 0},
 };
 
+static const struct feature_name vsock_features[] = {
+	{VIRTIO_VSOCK_F_SEQPACKET, "seqpacket"},
+	{0, NULL},
+};
+
 const struct device device_vsock = {
 	.name = "vsock",
 	.summary = "sockets between the guest and programs of the host, or other guests",
@@ -376,6 +381,7 @@ const struct device device_vsock = {
 	.state_size = sizeof(struct vsock),
 	.config_size = sizeof(struct virtio_vsock_config),
 	.options = vsock_options,
+	.feature_names = vsock_features,
 	.commands = vsock_commands,
 	.queues = vsock_queues,
 	.nqueues = 3,

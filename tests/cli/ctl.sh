@@ -42,7 +42,7 @@ hello_until_gone()
 pod_commands()
 {
 	awk -v heading="=head1 $2" '/^=head1/ { on = $0 == heading } on && /^=item B<[a-z]/' "$1" |
-		grep -v '^=item B<\(help\|top\|events\)>' | sed -E 's/^=item //; s/=I<[^>]*>//g; s/[][]//g; s/[BI]<([^>]*)>/\1/g' | sort
+		grep -v '^=item B<\(help\|top\|events\)>' | sed -E 's/^=item //; s/, /\n/g; s/=I<[^>]*>//g; s/[][]//g; s/[BI]<([^>]*)>/\1/g' | sort
 }
 
 # own_commands: the same from query-commands in $tmp/commands, of the core or of the type

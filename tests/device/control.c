@@ -349,7 +349,7 @@ static void misbehave(const struct fe_mode *m)
 	rss = fe_process_rss(&fe.process);
 	for (unsigned r = 0; r < 200; r++) {
 		for (unsigned i = 0; i < ARRAY_SIZE(deaf); i++)
-			for (unsigned k = 0; k < 20; k++)
+			for (unsigned k = 0; k < 60; k++)
 				if (send(deaf[i], "{\"execute\":\"query-schema\"}\n", 27, MSG_NOSIGNAL) < 0)
 					CHECK_EQ(errno, EAGAIN);
 		if (send(loud, line, sizeof(line), MSG_NOSIGNAL) < 0)
@@ -357,7 +357,8 @@ static void misbehave(const struct fe_mode *m)
 		rng_works(q);
 	}
 	CHECK_HAS(fe_control(fd, "query-stats"), "\"return\"");
-	CHECK(fe_process_rss(&fe.process) < rss + (8 << 20));
+	/* freed memory may stay in quarantine under a sanitizer, so this only catches answers that pile up */
+	CHECK(fe_process_rss(&fe.process) < rss + (200 << 20));
 	for (unsigned i = 0; i < ARRAY_SIZE(deaf); i++)
 		close(deaf[i]);
 	close(loud);
