@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * Open files: open, create, read, write, fsync, clunk. Data goes straight between the file and the guest's memory. What
- * the page cache has is read in the loop (RWF_NOWAIT), and written where the file system can do that; the rest is done by
- * the pool.
+ * the page cache has is read and written in the loop (RWF_NOWAIT, as far as the file system can); the rest is done by the
+ * pool.
  */
 #include "9p.h"
 
@@ -11,7 +11,11 @@
 #include <sys/uio.h>
 #include <sys/xattr.h>
 
-enum { QUICK_MAX = 128 << 10 }; /* bytes that the loop copies while other requests wait */
+enum {
+	QUICK_MAX = 128 << 10, /* bytes that the loop copies while other requests wait */
+	SLOW_NS = 300000, /* a transfer that took longer, and half a nanosecond for each byte, had to wait */
+	SLOW_PERIOD_NS = 500000000, /* after which it is tried again */
+};
 
 /* Flags of Tlopen and Tlcreate (those of Linux on most machines) that reach the host. */
 static const struct {
@@ -220,9 +224,10 @@ int p9_op_lcreate(struct p9_request *r)
 /* Data */
 
 /* A transfer of at most max bytes between the file and *c, which moves. Bytes; -errno when there were none. */
-static ssize_t transfer(struct p9_request *r, struct cursor *c, size_t max, uint64_t at, bool write)
+static ssize_t transfer(
+	struct p9_request *r, struct cursor *c, size_t max, uint64_t at, bool write, int flags)
 {
-	int fd = r->fid[0]->fd, flags = r->quick ? RWF_NOWAIT : 0;
+	int fd = r->fid[0]->fd;
 	struct iovec v[IOV_MAX];
 	size_t done = 0;
 
@@ -245,9 +250,34 @@ static ssize_t transfer(struct p9_request *r, struct cursor *c, size_t max, uint
 	return (ssize_t)done;
 }
 
-static bool would_wait(ssize_t n)
+/*
+ * A transfer in the loop. Where the file system cannot say that it would have to wait (buffered writes to ext4, anything in
+ * tmpfs) it is done all the same, unless the last two took long: they hold up the others once in a while, and all that
+ * follow go to the pool. P9_LATER: not here.
+ */
+static ssize_t quick_transfer(struct p9_request *r, struct cursor *c, size_t max, uint64_t at, bool write)
 {
-	return n == -EAGAIN || n == -EOPNOTSUPP;
+	bool *blind = write ? &r->fid[0]->blind_write : &r->fid[0]->blind_read;
+	uint64_t start;
+	ssize_t n;
+
+	if (max > QUICK_MAX && virtqueue_pending(r->e->queue))
+		return -EAGAIN;
+	if (!*blind) {
+		n = transfer(r, c, max, at, write, RWF_NOWAIT);
+		if (n != -EOPNOTSUPP)
+			return n;
+		*blind = true;
+	}
+	start = time_ns();
+	if (start < r->s->slow_until)
+		return -EAGAIN;
+	n = transfer(r, c, max, at, write, 0);
+	if (time_ns() - start <= SLOW_NS + max / 2)
+		r->s->slow = 0;
+	else if (++r->s->slow > 1) /* once it may have been the scheduler */
+		r->s->slow_until = start + SLOW_PERIOD_NS;
+	return n;
 }
 
 static int read_xattr(struct p9_request *r, uint64_t at, uint32_t count)
@@ -265,16 +295,14 @@ static int read_file(struct p9_request *r, uint64_t at, uint32_t count)
 	struct cursor data = r->body;
 	ssize_t n;
 
-	if (r->quick && count > QUICK_MAX && virtqueue_pending(r->e->queue))
-		return P9_LATER;
 	cursor_skip(&data, 4);
-	n = transfer(r, &data, count, at, false);
-	if (r->quick && would_wait(n))
+	n = r->quick ? quick_transfer(r, &data, count, at, false) : transfer(r, &data, count, at, false, 0);
+	if (r->quick && n == -EAGAIN)
 		return P9_LATER;
 	if (n < 0)
 		return (int)n;
 	/* short: the cache had no more, or the file ends here */
-	if (r->quick && n > 0 && (size_t)n < count) {
+	if (r->quick && n > 0 && (size_t)n < count && !r->fid[0]->blind_read) {
 		struct stat st;
 
 		if (fstat(r->fid[0]->fd, &st) < 0 || at + (size_t)n < (uint64_t)st.st_size)
@@ -323,15 +351,10 @@ static int write_xattr(struct p9_request *r, uint64_t at, uint32_t count)
 
 static int write_file(struct p9_request *r, uint64_t at, uint32_t count)
 {
-	struct p9_fid *f = r->fid[0];
-	ssize_t n;
+	ssize_t n = r->quick ? quick_transfer(r, &r->in, count, at, true)
+			     : transfer(r, &r->in, count, at, true, 0);
 
-	if (r->quick && (f->no_nowait || (count > QUICK_MAX && virtqueue_pending(r->e->queue))))
-		return P9_LATER;
-	n = transfer(r, &r->in, count, at, true);
-	if (r->quick && n == -EOPNOTSUPP)
-		f->no_nowait = true;
-	if (r->quick && would_wait(n))
+	if (r->quick && n == -EAGAIN)
 		return P9_LATER;
 	if (n < 0)
 		return (int)n;

@@ -96,10 +96,10 @@ struct p9_fid {
 	uint32_t uid;	      /* the guest's user who attached, P9_NOUID: not said */
 	int fd; /* for reading and writing; -1: not open, or given back (flags say how to open it again) */
 	int flags;
-	bool no_nowait;	    /* the file system cannot write without waiting */
-	uint64_t dir_at;    /* where the directory's descriptor stands; UINT64_MAX: somewhere */
-	uint64_t dir_start; /* .u: the cookie where the next read goes on */
-	uint64_t dir_bytes; /* .u: its offset */
+	bool blind_read, blind_write; /* the file system cannot tell that it would have to wait */
+	uint64_t dir_at;	      /* where the directory's descriptor stands; UINT64_MAX: somewhere */
+	uint64_t dir_start;	      /* .u: the cookie where the next read goes on */
+	uint64_t dir_bytes;	      /* .u: its offset */
 	struct p9_xattr *xattr;
 	struct p9_owner *owners;
 
@@ -179,6 +179,8 @@ struct p9 {
 	struct p9_request *locks; /* that wait */
 	struct timer lock_timer;
 	uint64_t lock_delay; /* ns */
+	unsigned slow;	     /* transfers in the loop that took long, one after the other */
+	uint64_t slow_until; /* ns: transfers that may wait go to the pool */
 	struct virtqueue *q;
 
 	/* fids and descriptors */

@@ -7,7 +7,7 @@
 #
 #	BENCH_SECONDS=S	length of a slice (0.5; 0.1 is for a quick look)
 #	BENCH_SLICES=N	slices per back-end and figure (5); medians are printed
-#	BENCH_ONLY=RE	only figures whose group matches: ring, control, balloon, null, tmpfs, file, rng, input, gpu
+#	BENCH_ONLY=RE	only figures whose group matches: ring, control, balloon, null, tmpfs, file, 9p, rng, input, gpu
 #	BENCH_DIR=DIR	where the real file is made (the current directory)
 #	BENCH_ARGS=...	more options for our back-end
 #
@@ -28,6 +28,7 @@ seconds=${BENCH_SECONDS:-0.5}
 slices=${BENCH_SLICES:-5}
 size=$((128 << 20))
 blkbench=${BLKBENCH:-./tests/bench/blkbench}
+p9bench=${P9BENCH:-./tests/bench/9pbench}
 startbench=${STARTBENCH:-./tests/bench/startbench}
 balloonbench=${BALLOONBENCH:-./tests/bench/balloonbench}
 inputbench=${INPUTBENCH:-./tests/bench/inputbench}
@@ -296,6 +297,38 @@ balloon()
 	done
 }
 
+# The shared folder against QEMU's, which is driven without a guest (9pbench.c says how): ours and theirs in the same way.
+shared_folder()
+{
+	local dir=$1 name=$2 figure rate theirs ratio cpu cpu_theirs cpu_ratio
+	command -v qemu-system-x86_64 >/dev/null || return 0
+	"$p9bench" "$dir" "$seconds" "$slices" >"$tmp/9p" || {
+		note <"$tmp/9p"
+		exit 1
+	}
+	while read -r figure rate theirs ratio cpu cpu_theirs cpu_ratio; do
+		if [ "$figure" = qemu-notification ]; then
+			note "a notification of QEMU's takes $rate us, $theirs us of its processor time"
+			continue
+		fi
+		figure "9p.$name.$figure" "$rate" "$theirs" "$ratio" op/s
+		figure "9p.$name.$figure.cpu" "$cpu" "$cpu_theirs" "$cpu_ratio" op/cpu-s least 1.5
+	done <"$tmp/9p"
+}
+
+p9()
+{
+	local dir
+	for dir in /dev/shm "${BENCH_DIR:-.}"; do
+		dir=$(mktemp -d "$dir/bench.XXXXXX") || exit 1
+		dirs+=("$dir")
+		case $dir in
+		/dev/shm/*) shared_folder "$dir" tmpfs ;;
+		*) shared_folder "$dir" file ;;
+		esac
+	done
+}
+
 # instead of the tests' cleanup alone
 finish()
 {
@@ -316,6 +349,7 @@ printf '%-36s %10s %10s %6s  %-12s %s\n' '# figure' ours daemon ratio unit targe
 ! wanted null || nulls
 ! wanted tmpfs || files tmpfs /dev/shm
 ! wanted file || files file "${BENCH_DIR:-.}"
+! wanted 9p || p9
 ! wanted rng || start
 ! wanted input || input
 ! wanted gpu || gpu
