@@ -105,3 +105,9 @@ void gpu_3d_flush(struct gpu *g)
 {
 	(void)g;
 }
+
+bool gpu_3d_waits(const struct gpu_3d *t)
+{
+	(void)t;
+	return false;
+}

@@ -10,7 +10,8 @@
  * The renderer keeps translated backing between commands. It looks at it only while it runs a command of ours; before each we
  * look whether the memory map has changed since, and translate all of it anew if so.
  *
- * Once there is a renderer all fences go through it, in one line: Linux takes a fence that is done for all before it.
+ * Fences of what the renderer does go through it, in one line, whatever ring they name: Linux takes a fence that is done for all
+ * before it. 2D commands stand in that line too, but only while somebody is there: a renderer with nothing to do holds up nothing.
  */
 #include "gpu-3d.h"
 
@@ -35,29 +36,30 @@ enum {
 	PROBE_S = 10,
 };
 
-#define VIRGL_FUNCTIONS(F)                    \
-	F(virgl_renderer_init)                \
-	F(virgl_renderer_poll)                \
-	F(virgl_renderer_resource_create)     \
-	F(virgl_renderer_resource_unref)      \
-	F(virgl_renderer_resource_attach_iov) \
-	F(virgl_renderer_resource_detach_iov) \
-	F(virgl_renderer_resource_get_info)   \
-	F(virgl_renderer_context_create)      \
-	F(virgl_renderer_context_destroy)     \
-	F(virgl_renderer_ctx_attach_resource) \
-	F(virgl_renderer_ctx_detach_resource) \
-	F(virgl_renderer_submit_cmd)          \
-	F(virgl_renderer_transfer_read_iov)   \
-	F(virgl_renderer_transfer_write_iov)  \
-	F(virgl_renderer_get_cap_set)         \
-	F(virgl_renderer_fill_caps)           \
-	F(virgl_renderer_create_fence)        \
-	F(virgl_renderer_force_ctx_0)         \
-	F(virgl_renderer_get_fd_for_texture2) \
-	F(virgl_renderer_execute)             \
-	F(virgl_renderer_get_poll_fd)         \
-	F(virgl_renderer_cleanup)             \
+#define VIRGL_FUNCTIONS(F)                          \
+	F(virgl_renderer_init)                      \
+	F(virgl_renderer_poll)                      \
+	F(virgl_renderer_resource_create)           \
+	F(virgl_renderer_resource_unref)            \
+	F(virgl_renderer_resource_attach_iov)       \
+	F(virgl_renderer_resource_detach_iov)       \
+	F(virgl_renderer_resource_get_info)         \
+	F(virgl_renderer_context_create)            \
+	F(virgl_renderer_context_create_with_flags) \
+	F(virgl_renderer_context_destroy)           \
+	F(virgl_renderer_ctx_attach_resource)       \
+	F(virgl_renderer_ctx_detach_resource)       \
+	F(virgl_renderer_submit_cmd)                \
+	F(virgl_renderer_transfer_read_iov)         \
+	F(virgl_renderer_transfer_write_iov)        \
+	F(virgl_renderer_get_cap_set)               \
+	F(virgl_renderer_fill_caps)                 \
+	F(virgl_renderer_create_fence)              \
+	F(virgl_renderer_force_ctx_0)               \
+	F(virgl_renderer_get_fd_for_texture2)       \
+	F(virgl_renderer_execute)                   \
+	F(virgl_renderer_get_poll_fd)               \
+	F(virgl_renderer_cleanup)                   \
 	F(virgl_set_debug_callback)
 #define VIRGL_SYMBOL(name) LIBRARY_SYMBOL(virgl_library, name)
 
@@ -283,6 +285,11 @@ static void expired(struct timer *timer)
 	fence_done(t, t->last_fence);
 }
 
+bool gpu_3d_waits(const struct gpu_3d *t)
+{
+	return t->first;
+}
+
 void gpu_3d_give_up(struct gpu_3d *t)
 {
 	virgl.virgl_renderer_poll();
@@ -423,14 +430,20 @@ uint32_t gpu_cmd_ctx_create(struct gpu *g, struct gpu_request *r, const union gp
 {
 	struct gpu_3d *t = of(g);
 	uint32_t id = le32toh(r->hdr.ctx_id), n = MIN(le32toh(c->ctx_create.nlen), (uint32_t)MAX_NAME - 1);
+	uint32_t set = backend_has(g->b, VIRTIO_GPU_F_CONTEXT_INIT) ? le32toh(c->ctx_create.context_init) : 0;
+	int err;
 	char name[MAX_NAME] = "";
 
 	if (!id || context_known(t, id))
 		return VIRTIO_GPU_RESP_ERR_INVALID_CONTEXT_ID;
+	if (set > t->ncapsets) /* they are numbered from 1 */
+		return VIRTIO_GPU_RESP_ERR_INVALID_PARAMETER;
 	if (t->ncontexts == MAX_CONTEXTS)
 		return VIRTIO_GPU_RESP_ERR_OUT_OF_MEMORY;
 	memcpy(name, c->ctx_create.debug_name, n);
-	if (virgl.virgl_renderer_context_create(id, n, name) != 0)
+	err = set ? virgl.virgl_renderer_context_create_with_flags(id, set, n, name)
+		  : virgl.virgl_renderer_context_create(id, n, name);
+	if (err)
 		return VIRTIO_GPU_RESP_ERR_UNSPEC;
 	t->context[t->ncontexts++] = id;
 	return VIRTIO_GPU_RESP_OK_NODATA;

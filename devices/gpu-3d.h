@@ -23,6 +23,8 @@ gpu_command_fn gpu_cmd_capset_info, gpu_cmd_capset, gpu_cmd_ctx_create, gpu_cmd_
 	gpu_cmd_ctx_attach, gpu_cmd_ctx_detach, gpu_cmd_create_3d, gpu_cmd_transfer_to_3d,
 	gpu_cmd_transfer_from_3d, gpu_cmd_submit;
 
+/* Do commands wait for the renderer? Then those that have a fence must wait too, for their order. */
+bool gpu_3d_waits(const struct gpu_3d *t);
 /* Answers with that status when the renderer has done all that came before. */
 void gpu_3d_answer_fenced(struct gpu_3d *t, struct gpu_request *r, uint32_t status);
 /* Answers what waits for the renderer: the queue stops, and the driver is told in time. */

@@ -270,6 +270,18 @@ static uint32_t execute(struct gpu *g, struct gpu_request *r)
 	return h->run(g, r, &c);
 }
 
+/* What the renderer takes part in: all of 3D, and showing what may be its picture. */
+static bool is_renderers(uint32_t type)
+{
+	return type >= VIRTIO_GPU_CMD_CTX_CREATE || type == VIRTIO_GPU_CMD_RESOURCE_FLUSH;
+}
+
+static bool is_fenced(const struct gpu *g, const struct gpu_request *r)
+{
+	return g->three && (le32toh(r->hdr.flags) & VIRTIO_GPU_FLAG_FENCE) &&
+	       (is_renderers(le32toh(r->hdr.type)) || gpu_3d_waits(g->three));
+}
+
 static void control_ready(struct backend *b, struct virtqueue *q)
 {
 	struct gpu *g = b->state;
@@ -284,7 +296,7 @@ static void control_ready(struct backend *b, struct virtqueue *q)
 		status = execute(g, r);
 		if (status == GPU_HELD)
 			continue;
-		if (g->three && (le32toh(r->hdr.flags) & VIRTIO_GPU_FLAG_FENCE))
+		if (is_fenced(g, r))
 			gpu_3d_answer_fenced(g->three, r, status);
 		else
 			answer_status(g, r, status);
@@ -418,7 +430,7 @@ static int gpu_open(struct backend *b)
 		return err;
 	}
 	if (g->three) {
-		b->offered |= BIT(VIRTIO_GPU_F_VIRGL);
+		b->offered |= BIT(VIRTIO_GPU_F_VIRGL) | BIT(VIRTIO_GPU_F_CONTEXT_INIT);
 		config->num_capsets = htole32(gpu_3d_num_capsets(g->three));
 	}
 	config->num_scanouts = htole32(g->nmodes);
@@ -472,6 +484,7 @@ static const struct feature_name gpu_features[] = {
 	{VIRTIO_GPU_F_EDID, "edid"},
 	{VIRTIO_GPU_F_RESOURCE_UUID, "resource-uuid"},
 	{VIRTIO_GPU_F_RESOURCE_BLOB, "resource-blob"},
+	{VIRTIO_GPU_F_CONTEXT_INIT, "context-init"},
 	{0, NULL},
 };
 

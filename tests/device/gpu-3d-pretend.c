@@ -86,6 +86,12 @@ void gpu_3d_give_up(struct gpu_3d *t)
 	(void)t;
 }
 
+bool gpu_3d_waits(const struct gpu_3d *t)
+{
+	(void)t;
+	return false;
+}
+
 /* Commands */
 
 #define NONE(name)                                                                      \

@@ -33,6 +33,12 @@ static uint32_t ctx_create(struct rig *r, uint32_t ctx)
 				 HDR(CTX_CREATE), .hdr.ctx_id = ctx, .nlen = 4, .debug_name = "test"});
 }
 
+static uint32_t ctx_create_of(struct rig *r, uint32_t ctx, uint32_t set)
+{
+	return RIG_DO(
+		r, (struct virtio_gpu_ctx_create){HDR(CTX_CREATE), .hdr.ctx_id = ctx, .context_init = set});
+}
+
 static uint32_t ctx_destroy(struct rig *r, uint32_t ctx)
 {
 	return RIG_DO(r, (struct virtio_gpu_ctx_destroy){HDR(CTX_DESTROY), .hdr.ctx_id = ctx});
@@ -123,6 +129,74 @@ static void clear(struct rig *r, uint32_t ctx, uint32_t id, const float colour[4
 
 	memcpy(&words[12], colour, 16);
 	CHECK_EQ(submit(r, ctx, words, sizeof(words)), OK);
+}
+
+/* A context that is spoilt: only that one; what it showed stays, and another of the same number is as good as new. */
+static void lost_context(const struct fe_mode *m)
+{
+	static const uint32_t garbage[64] = {0xffffffff, 0x00400001, 7, 7, 7};
+	const float colours[3][4] = {{0, 0, 1, 1}, {0, 1, 0, 1}, {1, 0, 0, 1}};
+	const uint32_t words[] = {0x0000ff, 0x00ff00, 0xff0000};
+	enum { W = 64, H = 48 };
+	static uint32_t want[W * H];
+	uint32_t *flat, ctx;
+	struct rig r;
+
+	start(&r, m, NULL);
+	for (ctx = 1; ctx <= 2; ctx++) {
+		CHECK_EQ(ctx_create(&r, ctx), OK);
+		CHECK_EQ(create_3d(&r, ctx, BGRA, W, H, Y_0_TOP), OK);
+		CHECK_EQ(ctx_attach(&r, ctx, ctx), OK);
+	}
+	clear(&r, 1, 1, colours[0]);
+	CHECK(submit(&r, 1, garbage, sizeof(garbage)) != OK);
+	CHECK(submit(&r, 1, garbage, sizeof(garbage)) != OK);
+	for (unsigned i = 0; i < 3; i++) {
+		if (i == 2) {
+			CHECK_EQ(ctx_destroy(&r, 1), OK);
+			CHECK_EQ(ctx_create(&r, 1), OK);
+			CHECK_EQ(ctx_attach(&r, 1, 1), OK);
+		}
+		if (i)
+			clear(&r, i == 1 ? 2 : 1, i == 1 ? 2 : 1, colours[i]);
+		CHECK_EQ(set_scanout(&r, 0, i == 1 ? 2 : 1, 0, 0, W, H), OK);
+		for (unsigned k = 0; k < W * H; k++)
+			want[k] = words[i];
+		shows(&r, 0, want, W, H);
+	}
+	flat = picture(&r, 9, W, H, 3);
+	CHECK_EQ(set_scanout(&r, 0, 9, 0, 0, W, H), OK);
+	shows(&r, 0, flat, W, H);
+	fe_end(&r.fe);
+}
+
+/* Contexts that say which capability set they are of. */
+static void context_init(const struct fe_mode *m)
+{
+	const float colour[4] = {0.2f, 0.4f, 0.6f, 1};
+	static uint32_t want[64 * 48];
+	struct virtio_gpu_config config;
+	uint32_t n;
+	struct rig r;
+
+	start(&r, m, NULL);
+	CHECK(r.fe.offered >> VIRTIO_GPU_F_CONTEXT_INIT & 1);
+	fe_config_get(&r.fe, 0, &config, sizeof(config));
+	n = config.num_capsets;
+	CHECK_EQ(ctx_create_of(&r, 1, n + 1), ERR(INVALID_PARAMETER));
+	CHECK_EQ(ctx_create_of(&r, 1, 0x100 | n), ERR(INVALID_PARAMETER));
+	for (uint32_t set = 0; set <= n; set++) {
+		CHECK_EQ(ctx_create_of(&r, 5 + set, set), OK);
+		CHECK_EQ(create_3d(&r, 1 + set, BGRA, 64, 48, Y_0_TOP), OK);
+		CHECK_EQ(ctx_attach(&r, 5 + set, 1 + set), OK);
+		CHECK_EQ(set_scanout(&r, 0, 1 + set, 0, 0, 64, 48), OK);
+		clear(&r, 5 + set, 1 + set, colour);
+		CHECK_EQ(flush(&r, 1 + set, 0, 0, 64, 48), OK);
+		for (unsigned i = 0; i < 64 * 48; i++)
+			want[i] = 0x336699;
+		shows(&r, 0, want, 64, 48);
+	}
+	fe_end(&r.fe);
 }
 
 /* What is written to guest memory outside of any buffer is in the dirty log. */
@@ -263,7 +337,7 @@ static void capsets(const struct fe_mode *m)
 /* Fenced commands of both kinds, many at once: answered in their order, also when the queue stops meanwhile. */
 static void fences(const struct fe_mode *m)
 {
-	enum { N = 12 };
+	enum { N = 12, RING = VIRTIO_GPU_FLAG_FENCE | VIRTIO_GPU_FLAG_INFO_RING_IDX };
 	struct virtio_gpu_ctrl_hdr *answer[N];
 	struct virtio_gpu_resource_flush *c;
 	struct rig r;
@@ -278,7 +352,8 @@ static void fences(const struct fe_mode *m)
 
 			c = fe_alloc(&r.fe, sizeof(*c), 8, NULL);
 			*c = (struct virtio_gpu_resource_flush){HDR(RESOURCE_FLUSH),
-				.hdr.flags = VIRTIO_GPU_FLAG_FENCE, .hdr.fence_id = 100 + i,
+				.hdr.flags = i % 4 == 3 ? RING : VIRTIO_GPU_FLAG_FENCE,
+				.hdr.fence_id = 100 + i, .hdr.ring_idx = i % 4 == 3,
 				.resource_id = i % 3 == 2 ? 99 : 1 + i % 2};
 			answer[i] = fe_alloc(&r.fe, sizeof(*answer[i]), 8, NULL);
 			b[0] = fe_rd(&r.fe, c, sizeof(*c));
@@ -294,7 +369,8 @@ static void fences(const struct fe_mode *m)
 			CHECK_EQ(fe_wait(r.control, &cookie), sizeof(*answer[i]));
 			CHECK(cookie == answer[i]);
 			CHECK_EQ(answer[i]->fence_id, 100 + i);
-			CHECK_EQ(answer[i]->flags, VIRTIO_GPU_FLAG_FENCE);
+			CHECK_EQ(answer[i]->flags, i % 4 == 3 ? RING : VIRTIO_GPU_FLAG_FENCE);
+			CHECK_EQ(answer[i]->ring_idx, i % 4 == 3);
 			CHECK_EQ(answer[i]->type, i % 3 == 2 ? ERR(INVALID_RESOURCE_ID) : OK);
 		}
 	}
@@ -429,6 +505,8 @@ int main(void)
 	fe_each_layout("shows 3D resources", shows_3d);
 	fe_each_mode("renders", renders);
 	fe_each_layout("on a display", displays);
+	fe_case("a context that is lost", lost_context, &split);
+	fe_case("kinds of contexts", context_init, &split);
 	fe_case("dirty log", logs, &split);
 	fe_case("capability sets", capsets, &split);
 	fe_each_layout("fences", fences);
