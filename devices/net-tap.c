@@ -21,7 +21,8 @@ enum { TUN_USO4 = 0x20, TUN_USO6 = 0x40 };
 struct tap_lane {
 	struct tap *tap;
 	unsigned index;
-	int fd; /* -1: the interface is gone */
+	int fd;	       /* -1: the interface is gone */
+	bool attached; /* the kernel gives it frames, and takes some */
 	struct watch watch;
 };
 
@@ -53,7 +54,8 @@ static void lane_lost(struct tap_lane *l)
 
 static unsigned tap_send(struct net_host *h, unsigned lane, const struct net_packet *p, unsigned n)
 {
-	struct tap_lane *l = &tap_of(h)->lane[lane];
+	struct tap *t = tap_of(h);
+	struct tap_lane *l = t->lane[lane].attached ? &t->lane[lane] : &t->lane[0];
 	struct iovec v[NET_BATCH_SEGS + 1];
 	bool headers = tap_of(h)->headers;
 	unsigned i;
@@ -127,8 +129,12 @@ static void tap_use(struct net_host *h, unsigned lane, bool on)
 	struct tap *t = tap_of(h);
 	struct ifreq r = {.ifr_flags = on ? IFF_ATTACH_QUEUE : IFF_DETACH_QUEUE};
 
-	if (t->multi && t->lane[lane].fd >= 0)
-		ioctl(t->lane[lane].fd, TUNSETQUEUE, &r); /* it may be as wanted already */
+	if (!t->multi || !lane || t->lane[lane].fd < 0)
+		return; /* the first stays: it stands for the interface */
+	if (ioctl(t->lane[lane].fd, TUNSETQUEUE, &r) < 0)
+		log_guest_warn("tap: queue %u: %s", lane, strerror(errno));
+	else
+		t->lane[lane].attached = on;
 }
 
 static void tap_accept(struct net_host *h, uint64_t offloads)
@@ -175,6 +181,7 @@ static int lane_open(struct tap *t, unsigned i)
 		return err;
 	}
 	t->lane[i].fd = fd;
+	t->lane[i].attached = true;
 	return 0;
 }
 
@@ -257,8 +264,9 @@ static void tap_retry(struct timer *timer)
 	}
 	__atomic_store_n(&t->lost, 0, __ATOMIC_RELAXED);
 	tap_accept(&t->h, t->h.net->guest_offloads);
-	for (i = 0; t->multi && i < t->h.lanes; i++)
-		tap_use(&t->h, i, t->h.net->pairs[i].used);
+	for (i = 0; i < t->h.lanes; i++)
+		if (!t->h.net->pairs[i].used)
+			tap_use(&t->h, i, false);
 	log_warn("tap: the interface %s is back", t->name);
 	each_lane(t, true);
 	net_link(&t->h, true);
@@ -319,6 +327,7 @@ static int adopt(struct tap *t, const int *fds, unsigned n)
 			return log_errno(err, "--tap-fd=%d", fds[i]);
 		fcntl(fds[i], F_SETFD, FD_CLOEXEC);
 		t->lane[i].fd = fds[i];
+		t->lane[i].attached = true;
 	}
 	return 0;
 }
@@ -380,6 +389,8 @@ int net_tap_open(struct net_host **out, struct net *net)
 		return err;
 	}
 	probe_offloads(t);
+	for (i = 1; i < n; i++)
+		tap_use(&t->h, i, false); /* until the guest receives there */
 	net_link(&t->h, true);
 	*out = &t->h;
 	return 0;
