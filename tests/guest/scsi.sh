@@ -85,4 +85,83 @@ debugfs -R "dump /more $tmp/more" "$disk" 2>/dev/null
 is "the host reads the same" "$(sha "$tmp/more")" "$data_sum"
 ok "the trim left holes ($(kib "$disk") KiB)" test "$(kib "$disk")" -lt 22000
 
+# ---- what tools make of it; units that come, go and grow ----
+
+extra=$tmp/extra.img
+truncate -s 16M "$extra"
+cp "$tmp/data" "$tmp/extra.orig"
+dd if="$tmp/data" of="$extra" bs=1M count=4 conv=notrunc 2>/dev/null
+backend disk scsi --lun="0:0,file=$disk,reservations=$tmp/keys" --control-path="$tmp/control" --initiator=first
+uml_start tools 60 virtio_uml.device="$socket:8" <<'GUEST'
+quietly() { "$@" >/tmp/out 2>&1 || { cat /tmp/out; return 1; }; }
+check "INQUIRY" quietly sg_inq /dev/sda
+check "vital product data" quietly sg_inq -e -p 0 /dev/sda
+for page in sn di ei bl bdc lbpv; do
+	check "page $page" quietly sg_vpd -p $page /dev/sda
+done
+is "READ CAPACITY" "$(sg_readcap -b --16 /dev/sda)" "0x20000 0x200"
+check "mode pages" quietly sg_modes -a /dev/sda
+check "opcodes" quietly sg_opcodes /dev/sda
+is "COMPARE AND WRITE is one of them" "$(sg_opcodes -n /dev/sda | grep -c 'Compare and write')" 1
+check "task management functions" quietly sg_opcodes --tmf /dev/sda
+check "the list of units" quietly sg_luns /dev/sda
+
+dd if=/dev/urandom of=/tmp/a bs=512 count=1 2>/dev/null
+dd if=/dev/urandom of=/tmp/b bs=512 count=1 2>/dev/null
+dd if=/tmp/a of=/dev/sda bs=512 count=1 oflag=direct 2>/dev/null
+cat /tmp/a /tmp/b >/tmp/ab
+check "compare and write" quietly sg_compare_and_write --in=/tmp/ab --lba=0 --num=1 /dev/sda
+sg_compare_and_write --in=/tmp/ab --lba=0 --num=1 /dev/sda
+is "a second time: miscompare" $? 14
+is "b is there" "$(dd if=/dev/sda bs=512 count=1 iflag=direct 2>/dev/null | cmp - /tmp/b && echo yes)" yes
+check "verify" quietly sg_verify --lba=0 --count=8 /dev/sda
+check "write same" quietly sg_write_same --16 --in=/tmp/a --lba=8 --num=64 /dev/sda
+is "it is there" "$(dd if=/dev/sda bs=512 skip=71 count=1 iflag=direct 2>/dev/null | cmp - /tmp/a && echo yes)" yes
+check "unmap" quietly sg_unmap --lba=8 --num=64 --force /dev/sda
+is "zeroes" "$(dd if=/dev/sda bs=512 skip=8 count=64 iflag=direct 2>/dev/null | tr -d '\0' | wc -c)" 0
+check "LBA status" quietly sg_get_lba_status --lba=0 /dev/sda
+check "a reset of the unit" quietly sg_reset --device /dev/sda
+check "it goes on after that" quietly dd if=/dev/sda of=/tmp/x bs=512 count=1 iflag=direct
+check "register" quietly sg_persist --out --register --param-sark=abc1 --param-aptpl /dev/sda
+check "reserve" quietly sg_persist --out --reserve --param-rk=abc1 --prout-type=3 /dev/sda
+is "the key" "$(sg_persist -k /dev/sda | grep -c 0xabc1)" 1
+is "the reservation" "$(sg_persist -r /dev/sda | grep -c 'Exclusive Access')" 1
+check "full status" quietly sg_persist -s /dev/sda
+check "it may still write" quietly dd if=/dev/zero of=/dev/sda bs=512 count=1 oflag=direct
+
+echo ready >/host/ready
+check "a unit comes" await 10 test -b /dev/sdb
+is "with its data" "$(dd if=/dev/sdb bs=1M count=4 2>/dev/null | cmp -n 4194304 - /host/data && echo yes)" yes
+echo ready >/host/ready2
+grown() { [ "$(cat /sys/block/sdb/size)" = 49152 ]; }
+check "it grows" await 10 grown
+check "there is data in the new part" quietly dd if=/tmp/ab of=/dev/sdb bs=512 seek=49150 count=2 oflag=direct
+is "that can be read" "$(dd if=/dev/sdb bs=512 skip=49150 count=2 iflag=direct 2>/dev/null | cmp - /tmp/ab && echo yes)" yes
+echo ready >/host/ready3
+check "it goes" await 10 test ! -e /sys/block/sdb
+GUEST
+cp "$tmp/data" "$tmp/tools/data"
+ok "the guest uses the disk" await 30 test -e "$tmp/tools/ready"
+ok "add a unit" "$vum" ctl "$tmp/control" lun-add lun="2:5,file=$extra"
+ok "the guest has it" await 30 test -e "$tmp/tools/ready2"
+ok "make it longer" "$vum" ctl "$tmp/control" resize lun=2:5 size=24M
+ok "the guest uses that" await 30 test -e "$tmp/tools/ready3"
+ok "take it away" "$vum" ctl "$tmp/control" lun-remove lun=2:5
+guest_wait tools
+ok "the back-end ends at SIGTERM" stop disk
+
+# another initiator finds the reservation of the first
+backend disk scsi --lun="0:0,file=$disk,reservations=$tmp/keys" --initiator=second
+uml_start conflict 60 virtio_uml.device="$socket:8" <<'GUEST'
+quietly() { "$@" >/tmp/out 2>&1 || { cat /tmp/out; return 1; }; }
+is "the key is still there" "$(sg_persist -k /dev/sda | grep -c 0xabc1)" 1
+refuse "no write" quietly dd if=/dev/zero of=/dev/sda bs=512 count=1 oflag=direct
+refuse "no read" quietly dd if=/dev/sda of=/tmp/x bs=512 count=1 iflag=direct
+check "register" quietly sg_persist --out --register --param-sark=def2 /dev/sda
+check "preempt" quietly sg_persist --out --preempt --param-rk=def2 --param-sark=abc1 --prout-type=1 /dev/sda
+check "write" quietly dd if=/dev/zero of=/dev/sda bs=512 count=1 oflag=direct
+GUEST
+guest_wait conflict
+ok "the back-end ends at SIGTERM" stop disk
+
 done_testing
