@@ -7,7 +7,7 @@
 #
 #	BENCH_SECONDS=S	length of a slice (0.5; 0.1 is for a quick look)
 #	BENCH_SLICES=N	slices per back-end and figure (5); medians are printed
-#	BENCH_ONLY=RE	only figures whose group matches: ring, control, balloon, null, tmpfs, file, 9p, rng, input, gpu
+#	BENCH_ONLY=RE	only figures whose group matches: ring, control, balloon, null, tmpfs, file, nbd, 9p, rng, input, gpu
 #	BENCH_DIR=DIR	where the real file is made (the current directory)
 #	BENCH_ARGS=...	more options for our back-end
 #
@@ -91,7 +91,7 @@ daemon()
 	[ $# -eq 0 ] || shift
 	spawn_server "$name" "$tmp/$name.sock" taskset -c "$core" qemu-storage-daemon "$@" \
 		--blockdev "node-name=disk,$blockdev" \
-		--export "vhost-user-blk,id=e,node-name=disk,addr.type=unix,addr.path=$tmp/$name.sock,writable=on$export"
+		--export "vhost-user-blk,id=e,node-name=disk,addr.type=unix,addr.path=$tmp/$name.sock,writable=on,num-queues=2$export"
 }
 
 # serve FILE | serve: ours and the two of the daemon, on a file or on no disk
@@ -177,8 +177,28 @@ files()
 		done
 		compare "$1.${op}128k.d8" depth=8 op=$op size=$((128 << 10))
 	done
+	compare "$1.randread4k.q2d16" depth=16 queues=2 op=randread
 	unserve
 	rm -rf "$dir"
+}
+
+# An NBD server between us and the memory, the same one for ours and the
+# daemon's. Its time counts for nobody; it shares the generator's processor.
+nbds()
+{
+	local op depth
+	spawn_server nbd "$tmp/nbd.server" taskset -c "$generator" nbdkit -f -U "$tmp/nbd.server" memory "$size" &&
+		ours ours --nbd="nbd+unix:///?socket=$tmp/nbd.server" &&
+		daemon uring "driver=nbd,server.type=unix,server.path=$tmp/nbd.server" ,iothread=t --object iothread,id=t &&
+		daemon threads "driver=nbd,server.type=unix,server.path=$tmp/nbd.server" || exit 1
+	for op in read write; do
+		for depth in 1 32; do
+			compare "nbd.rand${op}4k.depth$depth" depth=$depth op=rand$op
+		done
+		compare "nbd.${op}128k.depth8" depth=8 op=$op size=$((128 << 10))
+	done
+	unserve
+	stop nbd
 }
 
 start()
@@ -349,6 +369,7 @@ printf '%-36s %10s %10s %6s  %-12s %s\n' '# figure' ours daemon ratio unit targe
 ! wanted null || nulls
 ! wanted tmpfs || files tmpfs /dev/shm
 ! wanted file || files file "${BENCH_DIR:-.}"
+! wanted nbd || { command -v nbdkit >/dev/null && nbds; }
 ! wanted 9p || p9
 ! wanted rng || start
 ! wanted input || input
