@@ -7,7 +7,7 @@
 #
 #	BENCH_SECONDS=S	length of a slice (0.5; 0.1 is for a quick look)
 #	BENCH_SLICES=N	slices per back-end and figure (5); medians are printed
-#	BENCH_ONLY=RE	only figures whose group matches: ring, control, balloon, null, tmpfs, file, nbd, 9p, rng, input, gpu
+#	BENCH_ONLY=RE	only figures whose group matches: ring, control, balloon, null, tmpfs, file, nbd, 9p, net, rng, input, gpu
 #	BENCH_DIR=DIR	where the real file is made (the current directory)
 #	BENCH_ARGS=...	more options for our back-end
 #
@@ -29,6 +29,7 @@ slices=${BENCH_SLICES:-5}
 size=$((128 << 20))
 blkbench=${BLKBENCH:-./tests/bench/blkbench}
 p9bench=${P9BENCH:-./tests/bench/9pbench}
+netbench=${NETBENCH:-./tests/bench/netbench}
 startbench=${STARTBENCH:-./tests/bench/startbench}
 balloonbench=${BALLOONBENCH:-./tests/bench/balloonbench}
 inputbench=${INPUTBENCH:-./tests/bench/inputbench}
@@ -349,6 +350,26 @@ p9()
 	done
 }
 
+# Frames through the switch between two drivers that never sleep; the ports do when idle, or poll.
+net()
+{
+	local bytes poll pair
+	for bytes in 64 65550; do
+		for poll in 0 50; do
+			VUM=$vum "$netbench" "$seconds" "$bytes" --poll-us="$poll" >"$tmp/out" || {
+				note <"$tmp/out"
+				exit 1
+			}
+			for pair in $(<"$tmp/out"); do
+				got[${pair%%=*}]=${pair#*=}
+			done
+			figure "net.switch.$bytes.poll$poll" "${got[pps]}" - - frames/s
+			figure "net.switch.$bytes.poll$poll.rate" "${got[gbps]}" - - Gb/s
+			figure "net.switch.$bytes.poll$poll.cpu" "${got[cpu_ns]}" - - ns/frame
+		done
+	done
+}
+
 # instead of the tests' cleanup alone
 finish()
 {
@@ -371,6 +392,7 @@ printf '%-36s %10s %10s %6s  %-12s %s\n' '# figure' ours daemon ratio unit targe
 ! wanted file || files file "${BENCH_DIR:-.}"
 ! wanted nbd || { command -v nbdkit >/dev/null && nbds; }
 ! wanted 9p || p9
+! wanted net || net
 ! wanted rng || start
 ! wanted input || input
 ! wanted gpu || gpu
