@@ -166,8 +166,8 @@ const char *port_config_check(const struct port_config *c)
 		return "only unix and tcp can be a server";
 	if (c->signals && c->kind != PORT_STDIO)
 		return "signals is for stdio";
-	if (c->messages && c->kind == PORT_FD)
-		return "an open descriptor does not tell messages apart";
+	if (c->messages && c->kind == PORT_UNIX && c->backlog)
+		return "a socket of messages has no backlog";
 	return NULL;
 }
 
