@@ -139,6 +139,65 @@ static void stop_waiting(const struct fe_mode *m)
 	close(fd);
 }
 
+/*
+ * An open that the host makes wait, because a program there has a lease on the file: all else goes on, and a flush of it
+ * waits for it too.
+ */
+static void slow_open(const struct fe_mode *m)
+{
+	const char *dir = fe_tmpdir();
+	bool cancelled;
+	int fd;
+
+	host_write(dir, "leased", "late");
+	host_write(dir, "f", "free");
+	fd = open(path_in(dir, "leased"), O_RDWR | O_CLOEXEC);
+	CHECK(signal(SIGIO, SIG_IGN) != SIG_ERR);
+	if (fcntl(fd, F_SETLEASE, F_WRLCK) < 0)
+		tap_skip("no leases below %s", dir);
+	client_start(&c, m, dir, 4096, NULL);
+	CHECK_EQ(c_walk(&c, 0, 1, "leased"), 0);
+	CHECK_EQ(c_walk(&c, 0, 2, "f"), 0);
+	client_use(&c, 1);
+	client_begin(&c, TLOPEN);
+	put_u32(&c, 1);
+	put_u32(&c, O_RDONLY);
+	client_send(&c);
+	client_use(&c, 2); /* waits for the fid */
+	client_begin(&c, TGETATTR);
+	put_u32(&c, 1);
+	put_u64(&c, 0x7ff);
+	client_send(&c);
+	client_use(&c, 0);
+	for (unsigned i = 0; i < 50; i++) {
+		CHECK_EQ(c_walk(&c, 2, 3, ""), 0);
+		CHECK_EQ(c_open(&c, 3, O_RDONLY), 0);
+		guest_is(3, "free");
+		CHECK_EQ(c_clunk(&c, 3), 0);
+	}
+	for (unsigned i = 1; i < 3; i++)
+		CHECK_EQ(c.m[i].done ? i : 0, 0);
+	client_use(&c, 3);
+	flush(1);
+	client_send(&c);
+	client_use(&c, 0);
+	CHECK_EQ(c_walk(&c, 2, 3, ""), 0);
+	/* a machine so busy that the open has not even begun: then it is not done at all */
+	cancelled = c.m[1].done && c.m[1].answer == 0;
+	CHECK(cancelled || (!c.m[1].done && !c.m[3].done));
+	CHECK_SYS(fcntl(fd, F_SETLEASE, F_UNLCK));
+	CHECK_EQ(client_wait(&c, 3), 0);
+	CHECK(c.m[1].done);
+	CHECK_EQ(client_wait(&c, 1), cancelled);
+	CHECK_EQ(client_wait(&c, 2), 0);
+	client_use(&c, 0);
+	if (cancelled)
+		CHECK_EQ(c_open(&c, 1, O_RDONLY), 0);
+	guest_is(1, "late");
+	client_end(&c);
+	close(fd);
+}
+
 /* --- hostile --- */
 
 /* Bytes as they are, with this much room for the answer; the value is the used length. */
@@ -275,6 +334,7 @@ int main(void)
 {
 	fe_each_layout("locks", locks);
 	fe_each_mode("flush", flushes);
+	fe_each_layout("an open that waits holds up nobody", slow_open);
 	fe_each_mode("stop while a lock waits", stop_waiting);
 	fe_each_mode("hostile", hostile);
 	fe_case("versions", versions, NULL);
