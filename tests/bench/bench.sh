@@ -7,7 +7,7 @@
 #
 #	BENCH_SECONDS=S	length of a slice (0.5; 0.1 is for a quick look)
 #	BENCH_SLICES=N	slices per back-end and figure (5); medians are printed
-#	BENCH_ONLY=RE	only figures whose group matches: ring, control, balloon, null, tmpfs, file, nbd, 9p, net, rng, input, gpu
+#	BENCH_ONLY=RE	only figures whose group matches: ring, control, balloon, null, tmpfs, file, nbd, scsi, 9p, net, rng, input, gpu
 #	BENCH_DIR=DIR	where the real file is made (the current directory)
 #	BENCH_ARGS=...	more options for our back-end
 #
@@ -58,9 +58,11 @@ wanted()
 # measure TARGETS... -- OPTION...: fills got[NAME.KEY]
 measure()
 {
-	local targets=() name line pair
+	local targets=() name line pair prefix
 	while [ "$1" != -- ]; do
-		targets+=("$1=$tmp/$1.sock:${child_pid[$1]}")
+		prefix=
+		[ "$1" != scsi ] || prefix=scsi:
+		targets+=("$1=$prefix$tmp/$1.sock:${child_pid[$1]}")
 		shift
 	done
 	shift
@@ -370,6 +372,30 @@ net()
 	done
 }
 
+# Our SCSI disk against our block device; ratios are scsi/block.
+scsis()
+{
+	local dir op depth name
+	dir=$(mktemp -d /dev/shm/bench.XXXXXX) || exit 1
+	dirs+=("$dir")
+	dd if=/dev/urandom of="$dir/disk" bs=1M count=256 status=none || exit 1
+	ours block --blk-file="$dir/disk" --lock=off &&
+		spawn_server scsi "$tmp/scsi.sock" taskset -c "$core" \
+			"$vum" scsi --socket-path="$tmp/scsi.sock" --blk-file="$dir/disk" --lock=off || exit 1
+	for op in read write; do
+		for depth in 1 32; do
+			name=scsi.rand${op}4k.depth$depth
+			measure scsi block -- depth=$depth op=rand$op
+			figure "$name.iops/block" "${got[scsi.iops]}" "${got[block.iops]}" "${got[block.iops_ratio]}" \
+				req/s least 0.85
+			figure "$name.cpu/block" "${got[scsi.cpu_iops]}" "${got[block.cpu_iops]}" \
+				"${got[block.cpu_ratio]}" req/cpu-s least 0.85
+		done
+	done
+	stop scsi
+	stop block
+}
+
 # instead of the tests' cleanup alone
 finish()
 {
@@ -391,6 +417,7 @@ printf '%-36s %10s %10s %6s  %-12s %s\n' '# figure' ours daemon ratio unit targe
 ! wanted tmpfs || files tmpfs /dev/shm
 ! wanted file || files file "${BENCH_DIR:-.}"
 ! wanted nbd || { command -v nbdkit >/dev/null && nbds; }
+! wanted scsi || scsis
 ! wanted 9p || p9
 ! wanted net || net
 ! wanted rng || start

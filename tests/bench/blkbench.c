@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * A load generator for vhost-user block back-ends: the front-end and the guest's driver in one process, so that nothing
+ * A load generator for vhost-user block and SCSI back-ends (of the latter: unit 0:0): the front-end and the guest's driver in one process, so that nothing
  * but the back-end is measured, and every back-end by the same means.
  *
- *	blkbench [OPTION=VALUE]… NAME=SOCKET:PID…
+ *	blkbench [OPTION=VALUE]… NAME=[scsi:]SOCKET:PID…
  *
  * All back-ends are connected first. Then they take turns, one slice of time each, again and again, so that whatever
  * else happens on the machine hits all of them. A slice keeps `depth` requests per queue in flight and ends when the
@@ -21,6 +21,7 @@
 #include <errno.h>
 #include <inttypes.h>
 #include <linux/virtio_blk.h>
+#include <linux/virtio_scsi.h>
 #include <sched.h>
 #include <stdio.h>
 #include <sys/eventfd.h>
@@ -44,6 +45,8 @@ struct options {
 struct request {
 	struct vring_driver_buf bufs[3];
 	struct virtio_blk_outhdr *hdr;
+	struct virtio_scsi_cmd_req *cmd; /* instead of hdr */
+	struct virtio_scsi_cmd_resp *resp;
 	uint8_t *status;
 	void *table;
 	uint64_t table_gpa;
@@ -62,6 +65,7 @@ struct slice {
 
 struct target {
 	const char *name;
+	bool scsi;
 	clockid_t clock;
 	struct fe fe;
 	uint64_t blocks, next; /* of the size of a request */
@@ -150,6 +154,46 @@ static void request_init(struct fe *fe, struct request *r)
 	r->bufs[2] = (struct vring_driver_buf){status, 1, true};
 }
 
+static void scsi_request_init(struct fe *fe, struct request *r)
+{
+	uint64_t cmd, data, resp;
+
+	r->cmd = fe_alloc(fe, sizeof(*r->cmd), 16, &cmd);
+	fe_alloc(fe, opt.size, 4096, &data);
+	r->resp = fe_alloc(fe, sizeof(*r->resp), 64, &resp);
+	r->status = &r->resp->response;
+	r->table = fe_alloc(fe, vring_driver_table_size(3), 16, &r->table_gpa);
+	r->cmd->lun[0] = 1;
+	r->cmd->lun[2] = 0x40;
+	r->cmd->cdb[0] = opt.write ? 0x2a : 0x28;
+	r->cmd->cdb[8] = (uint8_t)(opt.size / 512);
+	r->cmd->cdb[7] = (uint8_t)(opt.size / 512 >> 8);
+	r->bufs[0] = (struct vring_driver_buf){cmd, sizeof(*r->cmd), false};
+	r->bufs[opt.write ? 1 : 2] = (struct vring_driver_buf){data, opt.size, !opt.write};
+	r->bufs[opt.write ? 2 : 1] = (struct vring_driver_buf){resp, sizeof(*r->resp), true};
+}
+
+/* TEST UNIT READY until it is, READ CAPACITY (10): the capacity in blocks of 512 bytes. */
+static uint64_t scsi_capacity(struct fe *fe, struct fe_queue *q)
+{
+	struct virtio_scsi_cmd_req *cmd = fe_alloc(fe, sizeof(*cmd), 16, NULL);
+	struct virtio_scsi_cmd_resp *resp = fe_alloc(fe, sizeof(*resp), 16, NULL);
+	uint32_t *data = fe_alloc(fe, 8, 16, NULL);
+	struct vring_driver_buf b[] = {
+		fe_rd(fe, cmd, sizeof(*cmd)), fe_wr(fe, resp, sizeof(*resp)), fe_wr(fe, data, 8)};
+
+	cmd->lun[0] = 1;
+	cmd->lun[2] = 0x40;
+	do
+		fe_transact(q, b, 2);
+	while (resp->response == 0 && resp->status == 2 && (resp->sense[2] & 0xf) == 6);
+	cmd->cdb[0] = 0x25;
+	fe_transact(q, b, 3);
+	CHECK_EQ(resp->response, 0);
+	CHECK_EQ(resp->status, 0);
+	return (uint64_t)be32toh(data[0]) + 1;
+}
+
 static uint16_t ring_size(void)
 {
 	uint16_t n = 128; /* QEMU's default */
@@ -168,14 +212,19 @@ static void target_connect(struct target *t, const char *path)
 	fe_connect(&t->fe, path);
 	fe_handshake(&t->fe);
 	fe_memory_default(&t->fe);
-	fe_config_get(&t->fe, 0, &capacity, sizeof(capacity));
-	t->blocks = le64toh(capacity) * 512 / opt.size;
-	CHECK(t->blocks > 0);
 	for (unsigned i = 0; i < opt.queues; i++) {
-		t->streams[i].q = fe_queue_up(&t->fe, i, ring_size());
+		t->streams[i].q = fe_queue_up(&t->fe, i + (t->scsi ? 2 : 0), ring_size());
 		for (unsigned k = 0; k < opt.depth; k++)
-			request_init(&t->fe, &t->streams[i].requests[k]);
+			(t->scsi ? scsi_request_init : request_init)(&t->fe, &t->streams[i].requests[k]);
 	}
+	if (t->scsi) {
+		capacity = scsi_capacity(&t->fe, t->streams[0].q);
+	} else {
+		fe_config_get(&t->fe, 0, &capacity, sizeof(capacity));
+		capacity = le64toh(capacity);
+	}
+	t->blocks = capacity * 512 / opt.size;
+	CHECK(t->blocks > 0);
 }
 
 static void target_add(char *name, char *value)
@@ -191,7 +240,8 @@ static void target_add(char *name, char *value)
 	if (err)
 		FAIL("process %s: %s", pid, strerror(err));
 	t->name = name;
-	target_connect(t, value);
+	t->scsi = strncmp(value, "scsi:", 5) == 0;
+	target_connect(t, t->scsi ? value + 5 : value);
 }
 
 /* Requests */
@@ -211,7 +261,14 @@ static void submit(struct target *t, struct stream *s, struct request *r, uint64
 	uint64_t block = opt.sequential ? t->next++ % t->blocks : random_u64() % t->blocks;
 	int err;
 
-	r->hdr->sector = htole64(block * (opt.size / 512));
+	if (t->scsi) {
+		uint32_t lba = htobe32((uint32_t)(block * (opt.size / 512)));
+
+		memcpy(r->cmd->cdb + 2, &lba, sizeof(lba));
+		r->resp->status = 0xff;
+	} else {
+		r->hdr->sector = htole64(block * (opt.size / 512));
+	}
 	*r->status = 0xff;
 	r->start = now;
 	if (opt.mode.indirect)
@@ -256,7 +313,7 @@ static unsigned turn(struct target *t, struct stream *s, uint64_t end)
 
 		if (!n++)
 			now = time_ns();
-		if (*r->status != VIRTIO_BLK_S_OK)
+		if (*r->status != VIRTIO_BLK_S_OK || (t->scsi && r->resp->status != 0))
 			FAIL("%s: a request ended with status %u", t->name, *r->status);
 		t->histogram[bucket_of(now - r->start)]++;
 		s->inflight--;
