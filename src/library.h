@@ -5,9 +5,10 @@
  *
  *	#define PNG_FUNCTIONS(F) F(png_image_write_to_stdio) F(png_image_free)
  *	LIBRARY(png_library, PNG_FUNCTIONS);                    // struct png_library
+ *	#define PNG_SYMBOL(name) LIBRARY_SYMBOL(png_library, name)
  *	static struct png_library png;
  *	…
- *	static const struct library_symbol symbols[] = {LIBRARY_SYMBOLS(png_library, PNG_FUNCTIONS)};
+ *	static const struct library_symbol symbols[] = {PNG_FUNCTIONS(PNG_SYMBOL)};
  *	err = library_load("libpng16.so.16", symbols, ARRAY_SIZE(symbols), &png);
  */
 #ifndef LIBRARY_H

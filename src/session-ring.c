@@ -29,7 +29,7 @@ static struct virtqueue *ring(struct session *s, uint32_t index)
 
 static int ring_update(struct session *s, struct virtqueue *q)
 {
-	bool enabled = q->enabled || (s->b->dev->enable_on_kick && q->started);
+	bool enabled = q->enabled || (s->b->dev->enable_on_kick && q->started && !s->enable_told);
 	unsigned num = 0;
 	void *area;
 
@@ -202,6 +202,7 @@ int session_set_vring_enable(struct session *s, struct message *m)
 	q = ring(s, m->state.index);
 	if (!q)
 		return -EINVAL;
+	s->enable_told = true;
 	q->enabled = m->state.num;
 	if (q->enabled)
 		return ring_update(s, q);
@@ -272,6 +273,7 @@ static void device_rested(struct session *s)
 	}
 	s->status = 0;
 	s->enable_all = false;
+	s->enable_told = false;
 	if (s->b->dev->reset)
 		s->b->dev->reset(s->b);
 	session_finish(s, 0);

@@ -52,7 +52,8 @@ struct session {
 	uint64_t features, protocol;
 	uint8_t status;
 	bool enable_all; /* no protocol features: rings need no SET_VRING_ENABLE */
-	bool bad_rings;	 /* the driver was told a ring format that we did not offer */
+	bool enable_told; /* the front-end sends SET_VRING_ENABLE: a kick alone starts no ring, whatever the device says */
+	bool bad_rings; /* the driver was told a ring format that we did not offer */
 
 	struct guestmem *mem;
 	struct release *release; /* of a map that somebody still uses */
