@@ -10,7 +10,7 @@
 # reads, and nothing that it starts outlives it. The system's libvirt is neither
 # asked nor configured.
 
-limit=200
+limit=300
 # shellcheck source=tests/lib/guest.sh
 . "$(dirname "$0")/../lib/guest.sh"
 

@@ -5,7 +5,7 @@
 # picture in memory that was plugged in after we started, and more is plugged
 # in and taken away beside it. QEMU tells us of each with a message.
 
-limit=240
+limit=400
 # shellcheck source=tests/lib/guest.sh
 . "$(dirname "$0")/../lib/guest.sh"
 
@@ -56,7 +56,7 @@ plug()
 }
 
 backend gpu gpu --control-path="$tmp/control"
-guest_memory=256M qemu_start guest 220 -m 256M,slots=4,maxmem=1G -chardev "socket,id=c,path=$socket" \
+guest_memory=256M qemu_start guest 380 -m 256M,slots=4,maxmem=1G -chardev "socket,id=c,path=$socket" \
 	-device vhost-user-vga,id=vga,chardev=c <<'GUEST'
 modprobe virtio-gpu
 # draw SEED: draws, and leaves it there

@@ -5,7 +5,7 @@
 # screens is in QEMU's screendumps pixel by pixel, at another size, with a
 # cursor beside it, and again after each of several resets.
 
-limit=240
+limit=400
 # shellcheck source=tests/lib/guest.sh
 . "$(dirname "$0")/../lib/guest.sh"
 
@@ -55,7 +55,7 @@ seen()
 }
 
 backend gpu gpu --screenshot-dir="$tmp" --screenshot-interval=20
-guest_memory=256M guest_reboots=1 qemu_start guest 200 -chardev "socket,id=c,path=$socket" \
+guest_memory=256M guest_reboots=1 qemu_start guest 380 -chardev "socket,id=c,path=$socket" \
 	-device vhost-user-vga,id=vga,chardev=c,max_outputs=2 <<'GUEST'
 modprobe virtio-gpu
 for card in /sys/class/drm/card0-*-2; do
