@@ -34,7 +34,7 @@
 #include <unistd.h>
 #include <linux/rpmsg.h>
 
-enum { LIMIT_MS = 60000, MESSAGE = 496, WINDOW = 24 };
+enum { LIMIT_MS = 60000, MESSAGE = 496, WINDOW = 128 };
 
 static const char *name;
 
