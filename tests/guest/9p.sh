@@ -4,7 +4,7 @@
 # A Linux guest on our shared folder: what either side does with files is seen by the other, and the folder cannot be
 # left.
 
-limit=240
+limit=900
 # shellcheck source=tests/lib/guest.sh
 . "$(dirname "$0")/../lib/guest.sh"
 
@@ -28,7 +28,7 @@ ln -s "$tmp/secret" "$share/escape"
 ln -s ../secret "$share/escape-up"
 
 backend share 9p --path="$share" --tag=hostdir --security=none
-uml_start guest 90 virtio_uml.device="$socket:9" data_sum="$data_sum" <<'GUEST'
+uml_start guest 300 virtio_uml.device="$socket:9" data_sum="$data_sum" <<'GUEST'
 is "the tag" "$(tr -d '\0' </sys/bus/virtio/devices/virtio0/mount_tag)" hostdir
 check "mount" mount -t 9p -o trans=virtio,version=9p2000.L,msize=512000,posixacl hostdir /mnt
 is "a file of the host" "$(cat /mnt/file)" "from the host"
@@ -168,7 +168,7 @@ ok "a stand-in for them" cc -shared -fPIC -o "$both/shm.so" "$tmp/shm.c"
 backend first 9p --path="$both" --tag=first
 first=$socket
 backend second 9p --path="$both" --tag=second
-guest_memory=160M uml_start guest-two 90 virtio_uml.device="$first:9" virtio_uml.device="$socket:9" <<'GUEST'
+guest_memory=160M uml_start guest-two 300 virtio_uml.device="$first:9" virtio_uml.device="$socket:9" <<'GUEST'
 mkdir /tmp/a /tmp/b
 check "the first mount" mount -t 9p -o trans=virtio,version=9p2000.L,msize=262144 first /tmp/a
 check "the second mount" mount -t 9p -o trans=virtio,version=9p2000.L,msize=262144 second /tmp/b
@@ -234,7 +234,7 @@ ok "the second back-end ends at SIGTERM" stop second
 for model in mapped-xattr mapped-file; do
 	mkdir "$tmp/$model"
 	backend "$model" 9p --path="$tmp/$model" --security=$model
-	uml_start "guest-$model" 60 virtio_uml.device="$socket:9" <<'GUEST'
+	uml_start "guest-$model" 200 virtio_uml.device="$socket:9" <<'GUEST'
 check "mount" mount -t 9p -o trans=virtio,version=9p2000.L,posixacl share /mnt
 check "device node" mknod /mnt/null c 1 3
 check "it is the guest's" eval 'echo nothing >/mnt/null'
@@ -258,7 +258,7 @@ check "remove all" rm -r /mnt/dir /mnt/fifo /mnt/link /mnt/null /mnt/acl /mnt/ac
 is "nothing is left" "$(ls -A /mnt)" ""
 check "umount" umount /mnt
 GUEST
-	await 30 test -f "$tmp/$model/dir/moved"
+	await 180 test -f "$tmp/$model/dir/moved"
 	is "$model: the host has a plain file" "$(stat -c '%F %a' "$tmp/$model/dir/moved")" "regular file 600"
 	is "$model: and no device node" "$(stat -c %F "$tmp/$model/null" | cut -d ' ' -f 1)" regular
 	guest_wait "guest-$model"
@@ -268,7 +268,7 @@ done
 # ---- read-only ----
 
 backend readonly 9p --path="$share" --read-only
-uml_start guest-ro 60 virtio_uml.device="$socket:9" data_sum="$data_sum" <<'GUEST'
+uml_start guest-ro 200 virtio_uml.device="$socket:9" data_sum="$data_sum" <<'GUEST'
 check "mount" mount -t 9p -o trans=virtio,version=9p2000.L share /mnt
 is "data" "$(sha /mnt/data)" "$data_sum"
 refuse "no new file" touch /mnt/new
