@@ -293,6 +293,31 @@ static void each_way(const struct fe_mode *m)
 	}
 }
 
+/* Nobody tells of a device that became larger; the command makes us look. */
+static void larger_by_command(const struct fe_mode *m)
+{
+	char path[160], option[192];
+	int fd = loop_new(4 * MIB, 512, 0), control;
+
+	snprintf(path, sizeof(path), "%s/c", fe_tmpdir());
+	snprintf(option, sizeof(option), "--control-path=%s", path);
+	device_up(m, option);
+	control = fe_control_open(path);
+	CHECK_EQ(blk_config().capacity, 4 * MIB / 512);
+	CHECK_SYS(truncate(backing, 8 * MIB));
+	CHECK_SYS(ioctl(fd, LOOP_SET_CAPACITY));
+	CHECK(strstr(fe_control(control, "resize"), "8388608") != NULL);
+	fe_config_changed(&blk.fe);
+	CHECK_EQ(blk_config().capacity, 8 * MIB / 512);
+	is_zero(8 * MIB / 512 - 8, 4096);
+	CHECK(strstr(fe_control_ask(control, "{\"execute\":\"resize\",\"arguments\":{\"size\":\"16M\"}}"),
+		      "error") != NULL);
+	CHECK(!blk_offers(VIRTIO_BLK_F_SECURE_ERASE));
+	close(control);
+	fe_end(&blk.fe);
+	close(fd);
+}
+
 int main(void)
 {
 	const struct fe_mode split = {0};
@@ -305,5 +330,6 @@ int main(void)
 	fe_case("read-only", read_only, &split);
 	fe_case("errors of the device", broken_device, &split);
 	fe_case("each way of doing I/O", each_way, &split);
+	fe_case("larger by command", larger_by_command, &split);
 	return tap_done();
 }
