@@ -11,6 +11,7 @@ limit=120
 
 requires_uml
 requires nbdkit qemu-nbd qemu-img e2fsck debugfs sha256sum
+! "$vum" block --nbd=none --socket-path="$tmp/none" 2>&1 | grep -q "built without" || lacking "built without libnbd"
 
 sha()
 {
