@@ -80,12 +80,12 @@ static const struct scsi_opcode opcodes[] = {
 };
 
 /* Where a code's first row is, plus one; filled at the first look. Any thread, all write the same. */
-static uint8_t first[256];
+static uint8_t first_of[256];
 
 __attribute__((constructor)) static void index_opcodes(void)
 {
 	for (unsigned i = ARRAY_SIZE(opcodes); i > 0; i--)
-		first[opcodes[i - 1].op] = (uint8_t)i;
+		first_of[opcodes[i - 1].op] = (uint8_t)i;
 }
 
 /* SPC-4, 4.2.5.1: the group code */
@@ -103,7 +103,7 @@ static bool serves(const struct scsi_opcode *o, enum scsi_type type)
 
 const struct scsi_opcode *scsi_command_find(const uint8_t *cdb, enum scsi_type type, bool *known)
 {
-	unsigned i = first[cdb[0]];
+	unsigned i = first_of[cdb[0]];
 
 	*known = false;
 	if (unlikely(i == 0))

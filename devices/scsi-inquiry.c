@@ -177,7 +177,7 @@ static const struct {
 	uint8_t page;
 	bool disk_only;
 	size_t (*write)(const struct scsi_lun *l, uint8_t *p);
-} pages[] = {
+} vital_pages[] = {
 	{0x00, false, vpd_list},
 	{0x80, false, vpd_serial},
 	{0x83, false, vpd_identification},
@@ -191,9 +191,9 @@ static size_t vpd_list(const struct scsi_lun *l, uint8_t *p)
 {
 	size_t n = 0;
 
-	for (size_t i = 0; i < ARRAY_SIZE(pages); i++)
-		if (l->type == SCSI_DISK || !pages[i].disk_only)
-			p[n++] = pages[i].page;
+	for (size_t i = 0; i < ARRAY_SIZE(vital_pages); i++)
+		if (l->type == SCSI_DISK || !vital_pages[i].disk_only)
+			p[n++] = vital_pages[i].page;
 	return n;
 }
 
@@ -202,14 +202,14 @@ static void vital(struct scsi_request *r)
 	const struct scsi_lun *l = r->lun;
 	uint8_t out[VPD_MAX] = {0};
 
-	for (size_t i = 0; i < ARRAY_SIZE(pages); i++) {
+	for (size_t i = 0; i < ARRAY_SIZE(vital_pages); i++) {
 		size_t len;
 
-		if (pages[i].page != r->cdb[2] || (pages[i].disk_only && l->type != SCSI_DISK))
+		if (vital_pages[i].page != r->cdb[2] || (vital_pages[i].disk_only && l->type != SCSI_DISK))
 			continue;
 		out[0] = (uint8_t)l->type;
-		out[1] = pages[i].page;
-		len = pages[i].write(l, out + 4);
+		out[1] = vital_pages[i].page;
+		len = vital_pages[i].write(l, out + 4);
 		put_be16(out + 2, (uint16_t)len);
 		scsi_reply(r, out, 4 + len);
 		return;

@@ -244,7 +244,7 @@ static const char *destination(const uint8_t *data, size_t len)
 	return (const char *)id + 4;
 }
 
-static void move(struct scsi_request *r, struct pr_request *q, size_t len)
+static void out_move(struct scsi_request *r, struct pr_request *q, size_t len)
 {
 	uint8_t data[MOVE_MAX];
 
@@ -266,7 +266,7 @@ static void move(struct scsi_request *r, struct pr_request *q, size_t len)
 		answer(r, q);
 }
 
-static void others(struct scsi_request *r, struct pr_request *q, size_t len)
+static void out_other(struct scsi_request *r, struct pr_request *q, size_t len)
 {
 	uint8_t data[LIST_LENGTH];
 	bool registers = q->action == PR_REGISTER || q->action == PR_REGISTER_AND_IGNORE;
@@ -301,7 +301,7 @@ void scsi_pr_out(struct scsi_request *r)
 	if (!scsi_wants_out(r, len))
 		return;
 	if (q.action == PR_REGISTER_AND_MOVE)
-		move(r, &q, len);
+		out_move(r, &q, len);
 	else
-		others(r, &q, len);
+		out_other(r, &q, len);
 }

@@ -245,6 +245,9 @@ void scsi_withdraw(struct scsi_queue *q, bool stops)
 	}
 	if (q->parked == NULL)
 		q->parked_tail = &q->parked;
+	/* somebody may wait for those that went */
+	if (stops && __atomic_load_n(&q->scsi->sweeps, __ATOMIC_SEQ_CST) != NULL)
+		scsi_sweep_note(q);
 }
 
 /* Ends */
