@@ -68,6 +68,7 @@ struct port {
 	struct sockpath path;
 	struct watch accept, woken;
 	struct poller poller;
+	struct task work;
 	struct timer stall; /* the sender waits for a ring */
 	bool paused;	    /* the guest has no buffers */
 	unsigned npeers, ready, next;
@@ -330,7 +331,18 @@ static bool switch_poll(struct poller *poller)
 	return !p->paused && receive_all(p);
 }
 
-/* Says in each ring that we have to be woken; true: something came meanwhile. */
+static void work(struct task *t)
+{
+	struct port *p = container_of(t, struct port, work);
+
+	if (!p->paused)
+		receive_all(p);
+}
+
+/*
+ * Says in each ring that we have to be woken; true: something came meanwhile. It is taken later: the queues may have said
+ * already whether they need kicks, and taking a frame can change that.
+ */
 static bool switch_rest(struct poller *poller)
 {
 	struct port *p = container_of(poller, struct port, poller);
@@ -340,7 +352,9 @@ static bool switch_rest(struct poller *poller)
 	for (i = 0; i < PEERS && !p->paused; i++)
 		if (p->peer[i].port && p->peer[i].ready && net_ring_sleep(&p->peer[i].in))
 			found = true;
-	return found && receive_all(p);
+	if (found)
+		loop_defer(p->h.loop, &p->work);
+	return found;
 }
 
 static void woken(struct watch *w, uint32_t events)
@@ -503,6 +517,7 @@ static void switch_close(struct net_host *h)
 
 	timer_disarm(&p->stall);
 	loop_poller_del(h->loop, &p->poller);
+	loop_cancel(h->loop, &p->work);
 	watch_del(&p->accept);
 	watch_del(&p->woken);
 	for (i = 0; i < PEERS; i++)
@@ -548,6 +563,7 @@ int net_switch_open(struct net_host **out, struct net *net)
 	p->stall.expired = stall_expired;
 	p->poller.poll = switch_poll;
 	p->poller.rest = switch_rest;
+	p->work.run = work;
 	p->wake = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
 	loop_poller_add(p->h.loop, &p->poller);
 	err = p->wake < 0 ? log_errno(errno, "--switch") : join(p);

@@ -39,7 +39,7 @@ static void guest_start(
 	fe_init(&g->fe, m);
 	g->id = id;
 	g->fe.device_mask = mask;
-	fe_spawn(&g->fe, FE_ARGS("net", option));
+	fe_spawn(&g->fe, FE_ARGS("net", option, "--log-level=info"));
 	fe_handshake(&g->fe);
 	fe_memory_default(&g->fe);
 	g->rx = fe_queue_up(&g->fe, 0, RING);
@@ -142,6 +142,15 @@ static void await_link(struct guest *g, bool up)
 	}
 }
 
+/* Since it started, the port has once had n others that were ready. */
+static void await_peers(struct guest *g, unsigned n)
+{
+	char text[40];
+
+	snprintf(text, sizeof(text), "switch: %u others are connected", n);
+	fe_process_logs(&g->fe.process, text);
+}
+
 static void works(const struct fe_mode *m)
 {
 	static const size_t sizes[] = {60, 14, 1514, 2036, 2037, 9014, 65550};
@@ -152,8 +161,10 @@ static void works(const struct fe_mode *m)
 	CHECK(!linked(&a));
 	guest_start(&b, 2, option, m, PLAIN);
 	guest_start(&c, 3, option, m, PLAIN);
-	await_link(&a, true);
-	await_link(&b, true);
+	await_peers(&a, 2);
+	await_peers(&b, 2);
+	await_peers(&c, 2);
+	CHECK(linked(&a));
 	give(&a, 200);
 	give(&b, 200);
 	give(&c, 20);
@@ -192,7 +203,8 @@ static void lossless(const struct fe_mode *m)
 
 	guest_start(&a, 1, option, m, PLAIN);
 	guest_start(&b, 2, option, m, PLAIN);
-	await_link(&a, true);
+	await_peers(&a, 1);
+	await_peers(&b, 1);
 	give(&a, 1);
 	send_one(&b, 0, 60, 0);
 	gets(&a, 0, 2, 60, 0);
@@ -227,6 +239,7 @@ static void killed(const struct fe_mode *m)
 	for (unsigned i = 0; i < 3; i++) {
 		guest_start(&b, 2, option, m, PLAIN);
 		await_link(&a, true);
+		await_peers(&b, 1);
 		give(&b, 8);
 		send_one(&b, 0, 60, i);
 		gets(&a, 0, 2, 60, i);
@@ -251,7 +264,9 @@ static void stalled(const struct fe_mode *m)
 	guest_start(&a, 1, option, m, PLAIN);
 	guest_start(&b, 2, option, m, PLAIN); /* without buffers from now on */
 	guest_start(&c, 3, option, m, PLAIN);
-	await_link(&c, true);
+	await_peers(&a, 2);
+	await_peers(&b, 2);
+	await_peers(&c, 2);
 	give(&a, 2);
 	give(&c, 8);
 	send_one(&b, 0, 60, 0);
@@ -295,8 +310,9 @@ static void offloads(const struct fe_mode *m)
 	guest_start(&a, 1, option, m, PLAIN);
 	guest_start(&b, 2, option, m, PLAIN);
 	guest_start(&c, 3, option, m, PLAIN & ~none);
-	await_link(&a, true);
-	await_link(&c, true);
+	await_peers(&a, 2);
+	await_peers(&b, 2);
+	await_peers(&c, 2);
 	give(&b, 10);
 	give(&c, 10);
 	send_one(&a, 0, 60, 0);
