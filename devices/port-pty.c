@@ -18,14 +18,14 @@
 #include <sys/ioctl.h>
 #include <termios.h>
 
-#define SETTLE_NS (UINT64_C(40) * 1000 * 1000)
-#define LOOK_NS	  (UINT64_C(400) * 1000 * 1000)
+#define LASTING_NS (UINT64_C(40) * 1000 * 1000)
+#define LOOK_NS	   (UINT64_C(400) * 1000 * 1000)
 
 static bool is_open(const struct port *p)
 {
-	struct pollfd f = {.fd = p->pty.master, .events = POLLIN};
+	struct pollfd poller = {.fd = p->pty.master, .events = POLLIN};
 
-	return poll(&f, 1, 0) >= 0 && !(f.revents & POLLHUP);
+	return poll(&poller, 1, 0) >= 0 && !(poller.revents & POLLHUP);
 }
 
 static void look(struct timer *t)
@@ -53,12 +53,12 @@ static void news(struct watch *w, uint32_t events)
 	while (read(w->fd, buf, sizeof(buf)) > 0)
 		;
 	port_look_size(p, p->pty.master);
-	timer_arm_in(p->loop, &p->pty.look, SETTLE_NS);
+	timer_arm_in(p->loop, &p->pty.look, LASTING_NS);
 }
 
 void port_pty_wait(struct port *p)
 {
-	timer_arm_in(p->loop, &p->pty.look, SETTLE_NS);
+	timer_arm_in(p->loop, &p->pty.look, LASTING_NS);
 }
 
 static int set_raw(int slave)
@@ -124,7 +124,7 @@ int port_pty_open(struct port *p)
 	if (err)
 		return err;
 	watch_slave(p);
-	timer_arm_in(p->loop, &p->pty.look, SETTLE_NS);
+	timer_arm_in(p->loop, &p->pty.look, LASTING_NS);
 	log_info("%s: the pseudo-terminal is %s", p->label, p->pty.slave);
 	return 0;
 }
