@@ -1,3 +1,4 @@
+! wanted console || ports
 #!/bin/bash
 # SPDX-License-Identifier: MIT
 #
@@ -7,7 +8,7 @@
 #
 #	BENCH_SECONDS=S	length of a slice (0.5; 0.1 is for a quick look)
 #	BENCH_SLICES=N	slices per back-end and figure (5); medians are printed
-#	BENCH_ONLY=RE	only figures whose group matches: ring, control, balloon, null, tmpfs, file, nbd, scsi, 9p, net, rng, input, gpu
+#	BENCH_ONLY=RE	only figures whose group matches: ring, control, balloon, null, tmpfs, file, nbd, scsi, 9p, net, console, rng, input, gpu
 #	BENCH_DIR=DIR	where the real file is made (the current directory)
 #	BENCH_ARGS=...	more options for our back-end
 #
@@ -30,6 +31,7 @@ size=$((128 << 20))
 blkbench=${BLKBENCH:-./tests/bench/blkbench}
 p9bench=${P9BENCH:-./tests/bench/9pbench}
 netbench=${NETBENCH:-./tests/bench/netbench}
+portbench=${PORTBENCH:-./tests/bench/portbench}
 startbench=${STARTBENCH:-./tests/bench/startbench}
 balloonbench=${BALLOONBENCH:-./tests/bench/balloonbench}
 inputbench=${INPUTBENCH:-./tests/bench/inputbench}
@@ -268,6 +270,17 @@ input()
 	figure input.wake.p99 "${got[wake_p99_us]}" - - us
 	figure input.flow "${got[flow_us]}" - - us
 	figure input.flow.p99 "${got[flow_p99_us]}" - - us
+}
+
+# Bytes from the guest to a host that takes all of them, an echo by a program of the
+# host, and messages that come back.
+ports()
+{
+	local name value unit
+	TMPDIR=/dev/shm VUM=$vum "$portbench" >"$tmp/out" || return
+	while read -r name value unit; do
+		figure "$name" "$value" - - "$unit"
+	done <"$tmp/out"
 }
 
 # 2D at 1920x1080: transfer, flush, and the display takes all of the pixels.
