@@ -573,9 +573,10 @@ static bool stopping(const struct loop *l)
 	return __atomic_load_n(&l->stop, __ATOMIC_ACQUIRE) != 0;
 }
 
+/* In the next turn too: pollers that are asked before the wait may have found work for it. */
 static bool tasks_waiting(const struct loop *l)
 {
-	return l->current.head != NULL || l->deferred.head != NULL;
+	return l->current.head != NULL || l->deferred.head != NULL || l->again.head != NULL;
 }
 
 static int wait_ms(struct loop *l, uint64_t ns)

@@ -684,9 +684,59 @@ static void long_call_is_logged(void *arg)
 	loop_free(loop);
 }
 
+static bool never(struct poller *p)
+{
+	(void)p;
+	return false;
+}
+
+struct late {
+	struct poller poller;
+	struct task task;
+	bool asked;
+};
+
+static bool late_ask(struct poller *p)
+{
+	struct late *late = container_of(p, struct late, poller);
+
+	if (!late->asked)
+		loop_again(loop, &late->task);
+	late->asked = true;
+	return false;
+}
+
+static void late_stop(struct task *t)
+{
+	(void)t;
+	loop_stop(loop);
+}
+
+/* A poller that has no work for now asks for the next turn: the loop must not sleep before it. */
+static void late_task_runs(void *arg)
+{
+	struct late late = {.task.run = late_stop};
+
+	setup();
+	if (arg) {
+		late.poller.poll = late_ask;
+		loop_set_spin(loop, 50000);
+	} else {
+		late.poller.poll = never;
+		late.poller.rest = late_ask;
+	}
+	loop_poller_add(loop, &late.poller);
+	loop_run(loop);
+	CHECK(late.asked);
+	loop_poller_del(loop, &late.poller);
+	loop_free(loop);
+}
+
 int main(void)
 {
 	tap.limit_s = 30;
+	tap_case("a task for the next turn, asked for while polling", late_task_runs, "");
+	tap_case("a task for the next turn, asked for before sleeping", late_task_runs, NULL);
 	tap_case("a watch removed by a handler is not called", removed_watch_is_not_called, NULL);
 	tap_case("a regular file can't be watched", watch_takes_no_file, NULL);
 	tap_case("a watch can be modified", watch_modifies, NULL);
