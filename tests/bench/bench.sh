@@ -1,4 +1,3 @@
-! wanted console || ports
 #!/bin/bash
 # SPDX-License-Identifier: MIT
 #
@@ -433,6 +432,7 @@ printf '%-36s %10s %10s %6s  %-12s %s\n' '# figure' ours daemon ratio unit targe
 ! wanted scsi || scsis
 ! wanted 9p || p9
 ! wanted net || net
+! wanted console || ports
 ! wanted rng || start
 ! wanted input || input
 ! wanted gpu || gpu
