@@ -129,6 +129,7 @@ static void exec_child(const char *const *args, int keep, int log, pid_t parent)
 		dup2(2, 1);
 	}
 	signal(SIGPIPE, SIG_DFL);
+	signal(SIGHUP, SIG_DFL); /* ignored where the tests run under nohup */
 	execv(argv[0], (char *const *)argv);
 	dprintf(2, "%s: %s\n", argv[0], strerror(errno));
 	_exit(127);
