@@ -224,9 +224,8 @@ static const char *parse_port(void *base, const char *value)
 }
 
 static const struct option_spec console_options[] = {
-	{"port", OPTION_CALLBACK, .parse = parse_port, .arg = "name=NAME,type=console|serial,host=HOST…",
-		.no_def = "one console on stdio",
-		.help = "a port; may be given again; HOST is stdio, pty[:link=PATH], unix:PATH[,server], "
+	{"port", OPTION_CALLBACK, .parse = parse_port, .arg = "ITEM,...", .no_def = "one console on stdio",
+		.help = "a port: name=NAME, type=console or serial, host=HOST; may be given again; HOST is stdio, pty[:link=PATH], unix:PATH[,server], "
 			"tcp:HOST:PORT[,server], file:PATH, fd:N or null; with log=FILE, backlog=SIZE, patience=TIME, hangup"},
 	{"max-ports", OPTION_U32, OPTION_FIELD(struct console, max_ports),
 		.no_def = "31, or as many as are given", .min = 1, .max = CONSOLE_PORTS,

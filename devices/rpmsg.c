@@ -383,8 +383,8 @@ static const char *parse_service(void *base, const char *value)
 }
 
 static const struct option_spec rpmsg_options[] = {
-	{"service", OPTION_CALLBACK, .parse = parse_service, .arg = "name=NAME,host=HOST…", .no_def = "none",
-		.help = "a service for the guest; may be given again; HOST is stdio, pty[:link=PATH], "
+	{"service", OPTION_CALLBACK, .parse = parse_service, .arg = "ITEM,...", .no_def = "none",
+		.help = "a service for the guest: name=NAME, host=HOST; may be given again; HOST is stdio, pty[:link=PATH], "
 			"unix:PATH[,server], tcp:HOST:PORT[,server], file:PATH, fd:N or null; echo instead of a "
 			"host; with addr=N, log=FILE"},
 	OPTIONS_END,

@@ -48,8 +48,8 @@ static const char *parse_port(void *base, const char *value)
 }
 
 static const struct option_spec rproc_serial_options[] = {
-	{"port", OPTION_CALLBACK, .parse = parse_port, .arg = "host=HOST…", .no_def = "host=stdio",
-		.help = "the host's end of the line: stdio, pty[:link=PATH], unix:PATH[,server], "
+	{"port", OPTION_CALLBACK, .parse = parse_port, .arg = "ITEM,...", .no_def = "host=stdio",
+		.help = "host=HOST, the host's end of the line: stdio, pty[:link=PATH], unix:PATH[,server], "
 			"tcp:HOST:PORT[,server], file:PATH, fd:N or null; with log=FILE, backlog=SIZE, "
 			"patience=TIME"},
 	OPTIONS_END,
