@@ -30,33 +30,61 @@ enum {
 	CRYPTO_DATA_QUEUES = 16,
 };
 
-#define CRYPTO_FUNCTIONS(F)                                                                                  \
-	F(EVP_CIPHER_fetch)                                                                                  \
-	F(EVP_CIPHER_free)                                                                                   \
-	F(EVP_CIPHER_CTX_new)                                                                                \
-	F(EVP_CIPHER_CTX_free)                                                                               \
-	F(EVP_CIPHER_CTX_ctrl)                                                                               \
-	F(EVP_CIPHER_CTX_set_padding) F(EVP_CipherInit_ex2) F(EVP_CipherUpdate) F(EVP_CipherFinal_ex) F(     \
-		EVP_MD_fetch) F(EVP_MD_free) F(EVP_MD_get_size) F(EVP_MD_CTX_new) F(EVP_MD_CTX_free)         \
-		F(EVP_DigestInit_ex2) F(EVP_DigestUpdate) F(EVP_DigestFinal_ex) F(EVP_DigestFinalXOF) F(     \
-			EVP_MAC_fetch) F(EVP_MAC_free) F(EVP_MAC_CTX_new) F(EVP_MAC_CTX_free)                \
-			F(EVP_MAC_CTX_get_mac_size) F(EVP_MAC_init) F(EVP_MAC_update) F(EVP_MAC_final) F(    \
-				OSSL_PARAM_construct_utf8_string) F(OSSL_PARAM_construct_octet_string)       \
-				F(OSSL_PARAM_construct_end) F(EVP_PKEY_free) F(EVP_PKEY_get_size) F(         \
-					EVP_PKEY_CTX_new) F(EVP_PKEY_CTX_new_from_name) F(EVP_PKEY_CTX_free) \
-					F(EVP_PKEY_CTX_set_rsa_padding) F(EVP_PKEY_CTX_set_signature_md) F(  \
-						EVP_PKEY_encrypt_init) F(EVP_PKEY_encrypt)                   \
-						F(EVP_PKEY_decrypt_init) F(EVP_PKEY_decrypt) F(              \
-							EVP_PKEY_sign_init) F(EVP_PKEY_sign)                 \
-							F(EVP_PKEY_verify_init) F(EVP_PKEY_verify) F(        \
-								EVP_PKEY_verify_recover_init)                \
-								F(EVP_PKEY_verify_recover) F(                \
-									EVP_PKEY_fromdata_init)              \
-									F(EVP_PKEY_fromdata) F(              \
-										d2i_PublicKey)               \
-										F(d2i_PrivateKey) F(         \
-											OPENSSL_cleanse)     \
-											F(ERR_clear_error)
+/* clang-format off */
+#define CRYPTO_FUNCTIONS(F) \
+	F(EVP_CIPHER_fetch) \
+	F(EVP_CIPHER_free) \
+	F(EVP_CIPHER_CTX_new) \
+	F(EVP_CIPHER_CTX_free) \
+	F(EVP_CIPHER_CTX_ctrl) \
+	F(EVP_CIPHER_CTX_set_padding) \
+	F(EVP_CipherInit_ex2) \
+	F(EVP_CipherUpdate) \
+	F(EVP_CipherFinal_ex) \
+	F(EVP_MD_fetch) \
+	F(EVP_MD_free) \
+	F(EVP_MD_get_size) \
+	F(EVP_MD_CTX_new) \
+	F(EVP_MD_CTX_free) \
+	F(EVP_DigestInit_ex2) \
+	F(EVP_DigestUpdate) \
+	F(EVP_DigestFinal_ex) \
+	F(EVP_DigestFinalXOF) \
+	F(EVP_MAC_fetch) \
+	F(EVP_MAC_free) \
+	F(EVP_MAC_CTX_new) \
+	F(EVP_MAC_CTX_free) \
+	F(EVP_MAC_CTX_get_mac_size) \
+	F(EVP_MAC_init) \
+	F(EVP_MAC_update) \
+	F(EVP_MAC_final) \
+	F(OSSL_PARAM_construct_utf8_string) \
+	F(OSSL_PARAM_construct_octet_string) \
+	F(OSSL_PARAM_construct_end) \
+	F(EVP_PKEY_free) \
+	F(EVP_PKEY_get_size) \
+	F(EVP_PKEY_CTX_new) \
+	F(EVP_PKEY_CTX_new_from_name) \
+	F(EVP_PKEY_CTX_free) \
+	F(EVP_PKEY_CTX_set_rsa_padding) \
+	F(EVP_PKEY_CTX_set_signature_md) \
+	F(EVP_PKEY_encrypt_init) \
+	F(EVP_PKEY_encrypt) \
+	F(EVP_PKEY_decrypt_init) \
+	F(EVP_PKEY_decrypt) \
+	F(EVP_PKEY_sign_init) \
+	F(EVP_PKEY_sign) \
+	F(EVP_PKEY_verify_init) \
+	F(EVP_PKEY_verify) \
+	F(EVP_PKEY_verify_recover_init) \
+	F(EVP_PKEY_verify_recover) \
+	F(EVP_PKEY_fromdata_init) \
+	F(EVP_PKEY_fromdata) \
+	F(d2i_PublicKey) \
+	F(d2i_PrivateKey) \
+	F(OPENSSL_cleanse) \
+	F(ERR_clear_error)
+/* clang-format on */
 
 LIBRARY(crypto_library, CRYPTO_FUNCTIONS);
 extern struct crypto_library ossl;
