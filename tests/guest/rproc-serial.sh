@@ -25,9 +25,9 @@ connected()
 }
 
 backend rproc rproc-serial --port="host=unix:$tmp/line,server,log=$tmp/log" --control-path="$tmp/ctl"
-spawn noise "$io" both 1 2 2000000 "unix:$tmp/line"
 uml_start guest 60 virtio_uml.device="$socket:11" <<'GUEST'
 is "the driver" "$(basename "$(readlink /sys/bus/virtio/devices/virtio0/driver)")" virtio_rproc_serial
+touch /host/up
 check "noise both ways" portio both 2 1 2000000 /dev/vport0p0
 driver=/sys/bus/virtio/drivers/virtio_rproc_serial
 check "the driver lets go" eval "echo virtio0 >$driver/unbind"
@@ -38,8 +38,11 @@ portio send 9 2000000 /dev/vport0p0 &
 touch /host/kill
 wait $!
 touch /host/sent
+check "it may go on" await 60 test -e /host/next
 check "noise for the next program" portio both 6 5 200000 /dev/vport0p0
 GUEST
+ok "the guest is up" await 60 test -e "$dir/up"
+spawn noise "$io" both 1 2 2000000 "unix:$tmp/line"
 ok "the guest's noise" reap noise 60
 ok "the driver comes back" await 30 test -e "$dir/again"
 spawn noise "$io" both 3 4 200000 "unix:$tmp/line"
@@ -52,6 +55,7 @@ spawn drain "$io" drain "unix:$tmp/line"
 ok "the guest has said all" await 30 test -e "$dir/sent"
 ok "the log has all of it" await 10 logged 4200000
 stop drain KILL
+touch "$dir/next"
 spawn noise "$io" both 5 6 200000 "unix:$tmp/line"
 ok "the guest's noise for the next program" reap noise 30
 guest_wait guest
