@@ -8,7 +8,7 @@
 DEVICE(9p)
 DEVICE(balloon)
 DEVICE(block)
-PLANNED(caif)
+DEVICE(caif)
 DEVICE(console)
 DEVICE(crypto)
 PLANNED(fs)

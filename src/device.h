@@ -76,6 +76,8 @@ struct device {
 	const struct command_spec *commands;	  /* of the control socket; or NULL */
 	const struct queue_spec *queues; /* nqueues rows; the last `repeat` rows recur up to max_queues */
 	uint16_t nqueues, repeat, max_queues;
+	uint64_t
+		reversed; /* bit i: in queue i the roles are exchanged, we are its driver (virtqueue_driver()) */
 	bool queue_threads;  /* queues share only read-only state: open() may set b->threads */
 	bool enable_on_kick; /* some front-ends of this device never send SET_VRING_ENABLE (crypto) */
 	bool in_order;	     /* gives buffers back in the order they came anyway: offer IN_ORDER */

@@ -21,6 +21,7 @@
 
 #include "cursor.h"
 #include "util.h"
+#include "vring-driver.h"
 
 struct backend;
 struct loop;
@@ -85,5 +86,19 @@ bool virtqueue_continues(const struct virtqueue *q);
 bool virtqueue_pending(struct virtqueue *q);
 /* Buffers taken and not yet given back. */
 unsigned virtqueue_outstanding(const struct virtqueue *q);
+
+/*
+ * Of a reversed queue (device.reversed), in its loop; nothing is ever popped from it. The driver's side of the
+ * ring: device-readable buffers are what we say to the guest. ready() comes when the guest kicked; requests are
+ * got back and added then, or at any time while the queue runs, and shown by virtqueue_show(), which kicks the
+ * guest if it wants that. NULL: not running.
+ */
+struct vring_driver *virtqueue_driver(struct virtqueue *q);
+void virtqueue_show(struct virtqueue *q);
+/*
+ * In start(): the guest's buffers, one for each descriptor, as the ring's table announced them; nobody has looked
+ * whether they are guest memory. Continues: the ring goes on with the requests that it had when it came to rest.
+ */
+const struct vring_driver_buf *virtqueue_announced(struct virtqueue *q, bool *continues);
 
 #endif

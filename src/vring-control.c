@@ -105,11 +105,11 @@ static int start(struct virtqueue *q, struct guestmem *mem, struct dirtylog *log
 {
 	int err;
 
-	q->packed = q->features & BIT(34);
+	q->packed = (q->features & BIT(34)) && !q->reverse;
 	q->event_idx = q->features & BIT(29);
 	q->in_order = q->features & BIT(35);
 	q->log_all = q->features & BIT(26);
-	q->ops = q->packed ? &vring_packed_ops : &vring_split_ops;
+	q->ops = q->reverse ? &vring_reversed_ops : q->packed ? &vring_packed_ops : &vring_split_ops;
 	q->broken = q->discard = q->armed = q->starved = false;
 	q->saw_empty = true;
 	q->staged_bytes = 0;
@@ -506,6 +506,7 @@ void virtqueue_reset(struct virtqueue *q, bool keep_fds)
 	int none = -1;
 
 	virtqueue_set_kick(q, &none, false);
+	vring_reversed_free(q);
 	if (!keep_fds) {
 		virtqueue_set_call(q, &none);
 		virtqueue_set_err(q, &none);

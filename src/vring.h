@@ -112,7 +112,17 @@ struct vring_ops {
 	uint32_t (*base)(const struct virtqueue *q);
 };
 
-extern const struct vring_ops vring_split_ops, vring_packed_ops;
+extern const struct vring_ops vring_split_ops, vring_packed_ops, vring_reversed_ops;
+
+struct vring_reversed { /* of a reversed queue; lives from one start to the next */
+	struct vring_driver driver;
+	struct vring_driver_buf *buffers; /* num; NULL: the ring never began */
+	void *desc, *avail, *used;
+	uint64_t desc_gpa, avail_gpa;
+	bool logged;	/* these are known */
+	bool continues; /* this start */
+	uint16_t first; /* index it began with */
+};
 
 struct virtqueue_stats {			/* plain counters, written in the queue's loop */
 	uint64_t popped, pushed, read, written; /* buffers, and bytes of them: the driver's and ours */
@@ -218,6 +228,9 @@ struct virtqueue {
 		} packed_;
 	};
 
+	bool reverse;			 /* we are the ring's driver */
+	struct vring_reversed *reversed; /* then, once it was started */
+
 	struct virtqueue_stats stats;
 	struct stats_histogram *latency; /* from pop to publication; NULL: no times are taken */
 };
@@ -258,6 +271,8 @@ static inline void vring_log(struct virtqueue *q, uint64_t gpa, uint64_t len)
 	if (unlikely(q->log != NULL) && q->addr.log_used)
 		dirtylog_mark(q->log, gpa, len);
 }
+
+void vring_reversed_free(struct virtqueue *q);
 
 /* Control thread. */
 int virtqueue_new(struct virtqueue **out, struct backend *b, const struct queue_spec *spec, unsigned index,

@@ -1,0 +1,79 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Inside of the CAIF modem: caif.c has the queues, options and commands, caif-modem.c the frames and links.
+ */
+#ifndef CAIF_H
+#define CAIF_H
+
+#include "device.h"
+#include "port.h"
+
+enum {
+	CAIF_CHANNELS = 32,
+	CAIF_LINKS = 64,
+	CAIF_WAIT = 512 << 10, /* bytes of the guest that wait for a host, per channel */
+	CAIF_OVERHEAD =
+		9, /* of a frame: length 2, link 1, at most 4 of the service, 2 where a checksum would be */
+	CAIF_ROOM_MIN = 320, /* of a receive buffer between head and tail: any control frame's answer */
+	CAIF_NAME = 16,
+};
+
+/* Linux's enum cfctrl_srv */
+enum caif_service { CAIF_VEI = 1, CAIF_VIDEO, CAIF_DEBUG, CAIF_DATAGRAM, CAIF_RFM, CAIF_UTIL };
+
+/* A place in the modem that a link of the guest can go to. */
+struct caif_channel {
+	struct caif *caif;
+	const char *text; /* what --channel said; borrowed */
+	enum caif_service service;
+	bool loop;
+	uint32_t id;	      /* of a datagram channel */
+	char name[CAIF_NAME]; /* of a utility channel; "": any */
+	struct port_config config;
+	struct port *port;	       /* NULL: loop */
+	struct caif_link *link;	       /* or NULL */
+	bool have;		       /* the host has said something */
+	uint8_t *wait;		       /* CAIF_WAIT bytes; datagrams with two bytes of length before each */
+	size_t head, tail;	       /* what waits is [head, tail) */
+	uint64_t received, sent, lost; /* frames of the guest, to the guest, dropped */
+};
+
+struct caif_link { /* its number is its index + 1; 0 is the control channel */
+	bool used;
+	enum caif_service service;
+	struct caif_channel *channel; /* NULL: a loop that the guest asked for */
+	bool guest_off;		      /* the guest wants nothing now */
+	bool off, told;		      /* we want nothing now; what the guest was told of that */
+};
+
+struct caif {
+	struct backend *b;
+	uint32_t mtu, headroom, tailroom;
+	struct virtqueue *tx, *rx;		/* while they run */
+	const struct vring_driver_buf *buffers; /* the guest's receive buffers */
+	uint16_t *free;				/* those that we have: a stack of nfree indices */
+	unsigned nfree;
+	unsigned turn; /* link that may speak first */
+	unsigned nchannels;
+	struct caif_channel channel[CAIF_CHANNELS];
+	struct caif_link link[CAIF_LINKS];
+};
+
+/* NULL: fine, else why not. What is allocated is the caller's, also then. */
+const char *caif_channel_parse(struct caif *c, struct caif_channel *ch, const char *list);
+int caif_channel_open(struct caif_channel *ch);
+void caif_channel_close(struct caif_channel *ch);
+const char *caif_service_name(enum caif_service s);
+
+/*
+ * Takes one frame of the guest, which begins where rd is. Its answer goes to out (CAIF_ROOM_MIN bytes, and enough for any frame
+ * that is not longer than rd): the value is the answer's length, 0: none.
+ */
+size_t caif_take(struct caif *c, struct cursor *rd, uint8_t *out, size_t room);
+/* The link has something to say: a frame of at most room bytes into out, its length; 0: nothing after all. */
+bool caif_speaks(const struct caif_link *l);
+size_t caif_give(struct caif *c, struct caif_link *l, uint8_t *out, size_t room);
+/* All links go, without a word. */
+void caif_forget(struct caif *c);
+
+#endif
