@@ -37,6 +37,9 @@ static void info_indices(struct virtqueue *q, struct vring_info *out)
 			out->used = (uint16_t)(q->base >> 16 & 0x7fff);
 			out->used_wrap = q->base >> 31;
 		}
+	} else if (q->reverse) {
+		out->taken = out->made = q->reversed->driver.published;
+		out->used = q->reversed->driver.next_used;
 	} else if (q->packed) {
 		out->taken = q->packed_.next_avail;
 		out->taken_wrap = q->packed_.avail_wrap;
