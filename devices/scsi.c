@@ -97,7 +97,8 @@ void scsi_address_write(uint8_t a[8], unsigned target, unsigned lun)
 	memset(a, 0, 8);
 	a[0] = 1;
 	a[1] = (uint8_t)target;
-	put_be16(a + 2, (uint16_t)(0x4000 | lun));
+	/* As REPORT LUNS has it: Linux takes these two bytes for the number of the unit, whatever their format says. */
+	put_be16(a + 2, (uint16_t)(lun < 256 ? lun : 0x4000 | lun));
 }
 
 static bool is_report_luns_unit(const uint8_t a[8])

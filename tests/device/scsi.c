@@ -173,9 +173,9 @@ static void addresses(const struct fe_mode *m)
 	CHECK_MEM(data, ((uint8_t[]){0, 0, 0, 8, 0, 0, 0, 0, 0, 5, 0, 0}), 12);
 	is_good(ask_unit(NO_ADDRESS, 0, cdb, NULL, 0, data, 512));
 	CHECK_EQ(get_be32(data), 32);
-	CHECK_MEM(data + 8, ((uint8_t[]){1, 0, 0x40, 0}), 4);
+	CHECK_MEM(data + 8, ((uint8_t[]){1, 0, 0, 0}), 4);
 	CHECK_MEM(data + 16, ((uint8_t[]){1, 0, 0x41, 0x2c}), 4);
-	CHECK_MEM(data + 24, ((uint8_t[]){1, 7, 0x40, 5}), 4);
+	CHECK_MEM(data + 24, ((uint8_t[]){1, 7, 0, 5}), 4);
 	CHECK_MEM(data + 32, ((uint8_t[]){1, 255, 0x7f, 0xff}), 4);
 	is_sense(ask_unit(NO_ADDRESS, 0, CDB(0), NULL, 0, NULL, 0), SENSE(5, 0x25, 0));
 	fe_end(&fe);

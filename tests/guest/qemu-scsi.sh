@@ -21,13 +21,23 @@ guest_reboots=1 qemu_start guest 150 -chardev "socket,id=c,path=$socket" \
 	-device vhost-user-scsi-pci,chardev=c,num_queues=2 <<'GUEST'
 modprobe virtio_scsi
 modprobe sd_mod
-await 20 test -b /dev/sda
-if ! mount -t ext4 /dev/sda /mnt 2>/dev/null; then
-	is "64 MiB" "$(cat /sys/block/sda/size)" 131072
-	is "a queue per processor" "$(ls /sys/block/sda/mq | wc -l)" 2
-	is "write back" "$(cat /sys/block/sda/device/scsi_disk/*/cache_type)" "write back"
-	check "mkfs" mkfs.ext4 -q /dev/sda
-	check "mount" mount -t ext4 /dev/sda /mnt
+# disk TARGET: the block device of its unit 0; names come as the units are found, in any order
+disk()
+{
+	basename /sys/class/scsi_device/*:0:"$1":0/device/block/*
+}
+there()
+{
+	test -b "/dev/$(disk "$1")"
+}
+await 20 there 0
+sda=$(disk 0)
+if ! mount -t ext4 "/dev/$sda" /mnt 2>/dev/null; then
+	is "64 MiB" "$(cat "/sys/block/$sda/size")" 131072
+	is "a queue per processor" "$(ls "/sys/block/$sda/mq" | wc -l)" 2
+	is "write back" "$(cat "/sys/block/$sda"/device/scsi_disk/*/cache_type)" "write back"
+	check "mkfs" mkfs.ext4 -q "/dev/$sda"
+	check "mount" mount -t ext4 "/dev/$sda" /mnt
 	for n in 1 2 3 4; do
 		dd if=/dev/urandom of=/mnt/$n bs=64k count=32 2>/dev/null &
 	done
@@ -36,8 +46,8 @@ if ! mount -t ext4 /dev/sda /mnt 2>/dev/null; then
 	cd /
 	check "umount" umount /mnt
 	echo ready
-	check "a unit comes" await 20 test -b /dev/sdb
-	check "the load's data is right" blkload /dev/sdb 16 4 /nothing 3
+	check "a unit comes" await 20 there 1
+	check "the load's data is right" blkload "/dev/$(disk 1)" 16 4 /nothing 3
 	echo "rebooting"
 	drain
 	reboot -f
