@@ -423,6 +423,8 @@ static void event_is(uint32_t event, unsigned target, unsigned unit, uint32_t re
 	CHECK_EQ(e->event, event);
 	CHECK_EQ(e->reason, reason);
 	address(lun, target, unit);
+	if (unit < 256)
+		lun[2] = 0; /* as Linux takes it, see scsi_address_write() */
 	CHECK_MEM(e->lun, lun, 8);
 }
 
