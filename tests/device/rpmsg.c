@@ -36,8 +36,8 @@ static void queues(struct guest *g)
 
 	g->rx = fe_queue_up(&g->fe, 0, RING);
 	g->tx = fe_queue_up(&g->fe, 1, RING);
-	p = fe_alloc(&g->fe, RING * BUF, 1, NULL);
-	g->out = fe_alloc(&g->fe, sizeof(*g->out), 1, NULL);
+	p = fe_alloc(&g->fe, RING * BUF, 8, NULL);
+	g->out = fe_alloc(&g->fe, sizeof(*g->out), 8, NULL);
 	for (unsigned i = 0; i < RING / 2; i++)
 		post(g, p + i * BUF);
 	fe_flush(g->rx);
