@@ -155,7 +155,7 @@ qemu_boot()
 	logs+=("$name/console")
 	spawn "$name" timeout -k 1 "$seconds" qemu-system-x86_64 \
 		-machine q35,accel=tcg,memory-backend=memory -nodefaults -display none -smp "${guest_cpus:-1}" \
-		-object "memory-backend-memfd,id=memory,share=on,size=${guest_memory:-128M}" \
+		-object "memory-backend-memfd,id=memory,share=on,size=${guest_memory:-192M}" \
 		-kernel "$pc/vmlinux" -initrd "$dir/initrd" \
 		-append "console=ttyS0 quiet panic=-1 random.trust_cpu=on report=ttyS1 modules=virtio_pci,virtio_blk,virtio-rng,ext4,crc32c_generic" \
 		-serial "file:$dir/console" \
