@@ -98,6 +98,7 @@ touch /host/kill
 check "the next program is there" await 30 test -e /host/killed
 wait $!
 touch /host/sent
+check "the one after it may come" await 30 test -e /host/next
 check "the next program has it" portio both 31 32 50000 /dev/vport0p2
 
 check "the terminal is done" await 30 test -e /host/loggedout
@@ -144,6 +145,7 @@ spawn heir "$io" drain "unix:$tmp/p2"
 touch "$dir/killed"
 await 30 test -e "$dir/sent"
 stop heir KILL
+touch "$dir/next"
 spawn heir "$io" both 32 31 50000 "unix:$tmp/p2"
 ok "a program after one that was killed" reap heir 30
 touch "$dir/loggedout"
