@@ -619,12 +619,15 @@ static void request(struct p9 *s, struct element *e)
 	r->tag = p9_get_u16(&r->in);
 	if (unlikely(r->in.bad || e->wr.left < P9_ERROR)) {
 		log_guest_warn("a request of %zu bytes, with %zu for its answer", e->rd.left, e->wr.left);
+		virtqueue_count_error(e->queue);
 		virtqueue_push(e);
 		return;
 	}
 	err = check(r, size);
 	s->inflight++;
 	if (err < 0) {
+		if (err != -EROFS)
+			virtqueue_count_error(e->queue);
 		fail(r, err);
 		return;
 	}

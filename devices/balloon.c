@@ -218,7 +218,11 @@ static bool pages_request(struct balloon *s, enum role role, struct element *e)
 	else
 		s->deflated += (uint64_t)n * BALLOON_PAGE;
 	pages_chunk(s, role, pfn, n);
-	return e->rd.left < sizeof(pfn[0]);
+	if (e->rd.left >= sizeof(pfn[0]))
+		return false;
+	if (e->rd.left)
+		virtqueue_count_error(e->queue);
+	return true;
 }
 
 static void pages_ready(struct balloon *s, enum role role, struct virtqueue *q)

@@ -130,6 +130,8 @@ static bool write_through(struct backend *b)
 
 static void answer(struct element *e, uint8_t status)
 {
+	if (unlikely(status != VIRTIO_BLK_S_OK))
+		virtqueue_count_error(e->queue);
 	/* what the split of a bad request left in front of it is not written */
 	if (e->wr.left > 1) {
 		struct cursor rest;
@@ -383,6 +385,7 @@ static void request(struct backend *b, struct element *e)
 
 	if (unlikely(e->wr.left == 0)) {
 		log_guest_warn("queue %u: a request without a status byte", virtqueue_index(e->queue));
+		virtqueue_count_error(e->queue);
 		virtqueue_push(e);
 		return;
 	}

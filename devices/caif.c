@@ -111,10 +111,12 @@ static void take_all(struct turn *t)
 	size_t room;
 
 	while ((out = buffer(t, &room)) && (e = virtqueue_pop(c->tx))) {
-		if (cursor_skip(&e->rd, c->headroom))
+		if (cursor_skip(&e->rd, c->headroom)) {
 			send_buffer(t, out, caif_take(c, &e->rd, out, room));
-		else
+		} else {
 			log_guest_warn("a buffer has less than the head room of %u bytes", c->headroom);
+			virtqueue_count_error(c->tx);
+		}
 		virtqueue_push(e);
 	}
 }

@@ -178,10 +178,12 @@ void console_control_out(struct backend *b, struct virtqueue *q)
 	struct element *e;
 
 	while ((e = virtqueue_pop(q))) {
-		if (cursor_get(&e->rd, &m, sizeof(m)))
+		if (cursor_get(&e->rd, &m, sizeof(m))) {
 			take_message(c, &m);
-		else
+		} else {
 			log_guest_warn("a control message has less than %zu bytes", sizeof(m));
+			virtqueue_count_error(q);
+		}
 		virtqueue_push(e);
 	}
 }

@@ -113,8 +113,10 @@ static void answer_status(struct gpu *g, struct gpu_request *r, uint32_t status)
 {
 	struct virtio_gpu_ctrl_hdr hdr;
 
-	if (status >= VIRTIO_GPU_RESP_ERR_UNSPEC)
+	if (status >= VIRTIO_GPU_RESP_ERR_UNSPEC) {
 		log_debug("command 0x%x: answered 0x%x", le32toh(r->hdr.type), status);
+		virtqueue_count_error(r->e->queue);
+	}
 	gpu_answer(g, r, status, &hdr, sizeof(hdr));
 }
 
@@ -322,10 +324,12 @@ static void cursor_ready(struct backend *b, struct virtqueue *q)
 	while ((e = virtqueue_pop(q))) {
 		if (cursor_get(&e->rd, &c, sizeof(c)) &&
 			(le32toh(c.hdr.type) == VIRTIO_GPU_CMD_UPDATE_CURSOR ||
-				le32toh(c.hdr.type) == VIRTIO_GPU_CMD_MOVE_CURSOR))
+				le32toh(c.hdr.type) == VIRTIO_GPU_CMD_MOVE_CURSOR)) {
 			gpu_cmd_cursor(b->state, &c);
-		else
+		} else {
 			log_guest_warn("an unknown command in the cursor queue");
+			virtqueue_count_error(q);
+		}
 		virtqueue_push(e);
 	}
 }

@@ -132,6 +132,7 @@ static void take_status(struct input *in, struct element *e)
 
 		if (!cursor_get(&e->rd, &wire, sizeof(wire))) {
 			log_guest_warn("a status event is not whole");
+			virtqueue_count_error(e->queue);
 			return;
 		}
 		ev = (struct input_ev){le16toh(wire.type), le16toh(wire.code), (int32_t)le32toh(wire.value)};

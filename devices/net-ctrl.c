@@ -288,6 +288,8 @@ void net_ctrl_ready(struct net *net, struct virtqueue *q)
 		if (run(net, &e->rd)) {
 			ack = VIRTIO_NET_OK;
 			apply(net);
+		} else {
+			virtqueue_count_error(q);
 		}
 		cursor_put(&e->wr, &ack, 1);
 		virtqueue_push(e);

@@ -692,6 +692,7 @@ static bool tx_one(struct net_pair *p, struct tx_batch *t, struct element *e)
 		if (drop) {
 			log_guest_warn("queue %u: a frame to send is not valid and was dropped",
 				virtqueue_index(p->tx));
+			virtqueue_count_error(p->tx);
 			p->count.tx_dropped++;
 			tx_done(p, e);
 			return true;

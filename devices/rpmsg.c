@@ -164,7 +164,7 @@ static void event_of(struct rpmsg *r, const char *event, const char *name, uint3
 }
 
 /* The guest announces an endpoint: a service of that name knows now whom to speak to. */
-static void take_ns(struct rpmsg *r, struct cursor *rd, size_t len)
+static bool take_ns(struct rpmsg *r, struct cursor *rd, size_t len)
 {
 	struct rpmsg_service *s;
 	struct rpmsg_ns ns;
@@ -173,7 +173,7 @@ static void take_ns(struct rpmsg *r, struct cursor *rd, size_t len)
 
 	if (len != sizeof(ns)) {
 		log_guest_warn("a name service message has %zu bytes", len);
-		return;
+		return false;
 	}
 	cursor_get(rd, &ns, sizeof(ns));
 	ns.name[RPMSG_NAME - 1] = '\0';
@@ -187,9 +187,11 @@ static void take_ns(struct rpmsg *r, struct cursor *rd, size_t len)
 	event_of(r, gone ? "endpoint-gone" : "endpoint", ns.name, addr);
 	if (r->rx)
 		virtqueue_wake(r->rx);
+	return true;
 }
 
-static void take(struct rpmsg *r, struct cursor *rd)
+/* False: not a message that anybody gets. */
+static bool take(struct rpmsg *r, struct cursor *rd)
 {
 	struct rpmsg_service *s;
 	struct rpmsg_header h;
@@ -198,21 +200,23 @@ static void take(struct rpmsg *r, struct cursor *rd)
 
 	if (!cursor_get(rd, &h, sizeof(h))) {
 		log_guest_warn("a message has less than the %zu bytes of a header", sizeof(h));
-		return;
+		return false;
 	}
 	len = le16toh(h.len);
 	dst = le32toh(h.dst);
 	if (len > rd->left || len > RPMSG_PAYLOAD) {
 		log_guest_warn("a message says that it has %zu bytes, and has %zu", len, rd->left);
-		return;
+		return false;
 	}
 	s = by_address(r, dst);
 	if (dst == RPMSG_NS_ADDRESS && has_ns(r))
-		take_ns(r, rd, len);
-	else if (s)
-		rpmsg_service_take(s, le32toh(h.src), rd, len);
-	else
+		return take_ns(r, rd, len);
+	if (!s) {
 		log_guest_warn("a message is for address %" PRIu32 ", where nobody is", dst);
+		return false;
+	}
+	rpmsg_service_take(s, le32toh(h.src), rd, len);
+	return true;
 }
 
 static void tx_ready(struct backend *b, struct virtqueue *q)
@@ -220,7 +224,8 @@ static void tx_ready(struct backend *b, struct virtqueue *q)
 	struct element *e;
 
 	while ((e = virtqueue_pop(q))) {
-		take(b->state, &e->rd);
+		if (!take(b->state, &e->rd))
+			virtqueue_count_error(q);
 		virtqueue_push(e);
 	}
 }

@@ -248,6 +248,62 @@ static void stats_of_errors(const struct fe_mode *m)
 	fe_end(&fe);
 }
 
+/* A request of each type that makes no sense, in a queue of its own. */
+struct nonsense {
+	const char *type, *option;
+	unsigned queue, readable, writable; /* bytes, all 0xee */
+};
+
+static const struct nonsense nonsense[] = {
+	{"9p", "--path=/tmp", 0, 3, 64},
+	{"balloon", NULL, 0, 5, 0},
+	{"block", "--null=1M", 0, 16, 1},
+	{"console", NULL, 3, 7, 0},
+	{"crypto", NULL, 0, 72, 16},
+	{"gpu", NULL, 0, 24, 24},
+	{"gpu", NULL, 1, 24, 0},
+	{"net", NULL, 1, 11, 0},
+	{"rpmsg", "--service=name=e,echo", 1, 15, 0},
+	{"scsi", "--lun=0:0,null=1M", 2, 51, 108},
+	{"vsock", "--guest-cid=3", 1, 43, 0},
+};
+
+static uint64_t errors_of(const struct json_value *queues, unsigned index)
+{
+	for (size_t i = 0; i < json_length(queues); i++)
+		if (number(json_at(queues, i), "index") == index)
+			return number(json_at(queues, i), "errors");
+	FAIL("queue %u is not told of", index);
+}
+
+static void stats_of_nonsense(const struct fe_mode *m)
+{
+	for (unsigned i = 0; i < ARRAY_SIZE(nonsense); i++) {
+		const struct nonsense *n = &nonsense[i];
+		const struct json_value *result;
+		struct vring_driver_buf buf[2];
+		struct json_value *v;
+		struct fe fe;
+		uint8_t *p;
+		int fd;
+
+		choose_path();
+		fe_start(&fe, m, FE_ARGS(n->type, option, n->option));
+		fd = fe_control_open(path);
+		p = fe_alloc(&fe, 256, 1, NULL);
+		memset(p, 0xee, 256);
+		buf[0] = fe_rd(&fe, p, n->readable);
+		buf[1] = fe_wr(&fe, p + 128, n->writable);
+		fe_transact(fe_queue_up(&fe, n->queue, 16), buf, n->writable ? 2 : 1);
+		v = ask(fd, "query-stats", &result);
+		if (errors_of(json_get(result, "queues"), n->queue) != 1)
+			FAIL("%s, queue %u: errors are not counted", n->type, n->queue);
+		json_value_free(v);
+		close(fd);
+		fe_end(&fe);
+	}
+}
+
 static void metrics(const struct fe_mode *m)
 {
 	struct vring_driver_buf buf;
@@ -473,6 +529,7 @@ int main(void)
 	fe_each_mode_in_order("status", status);
 	fe_each_mode("statistics", stats);
 	fe_each_layout("statistics of errors", stats_of_errors);
+	fe_each_layout("statistics of nonsense", stats_of_nonsense);
 	fe_each_layout("metrics", metrics);
 	fe_each_layout("queues with threads", threads);
 	fe_each_layout("clients that misbehave", misbehave);

@@ -55,14 +55,6 @@ static struct {
 	struct input in;
 } f;
 
-static void require(bool ok, const char *what)
-{
-	if (ok)
-		return;
-	fprintf(stderr, "violated: %s\n", what);
-	abort();
-}
-
 /* The core, as far as the device sees it */
 
 struct element *virtqueue_pop(struct virtqueue *q)

@@ -54,14 +54,6 @@ static struct {
 	bool reporting;
 } f;
 
-static void require(bool ok, const char *what)
-{
-	if (ok)
-		return;
-	fprintf(stderr, "not so: %s\n", what);
-	abort();
-}
-
 /* What the core does for a device */
 
 struct element *virtqueue_pop(struct virtqueue *q)

@@ -78,14 +78,6 @@ static struct {
 	struct fuzz_input in;
 } f;
 
-static void require(bool ok, const char *what)
-{
-	if (ok)
-		return;
-	fprintf(stderr, "violated: %s\n", what);
-	abort();
-}
-
 /* The core */
 
 static struct slot *slot_of(struct element *e)

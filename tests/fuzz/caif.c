@@ -50,14 +50,6 @@ static struct {
 	struct input in;
 } f;
 
-static void require(bool ok, const char *what)
-{
-	if (ok)
-		return;
-	fprintf(stderr, "violated: %s\n", what);
-	abort();
-}
-
 /* Hosts */
 
 const char port_item_unknown[] = "";

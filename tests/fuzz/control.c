@@ -30,14 +30,6 @@ static struct {
 	} client[CLIENTS];
 } f;
 
-static void require(bool ok, const char *what)
-{
-	if (ok)
-		return;
-	fprintf(stderr, "not so: %s\n", what);
-	abort();
-}
-
 /* Commands of all kinds */
 
 static int answers(struct backend *b, struct command *c)

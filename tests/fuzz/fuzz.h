@@ -6,14 +6,33 @@
 #ifndef TESTS_FUZZ_H
 #define TESTS_FUZZ_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 /* One input; 0. Anything wrong with the program ends in abort(), a sanitizer's report or a time limit. */
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 /* Calls emit for each hand-made input, which together reach all that regular use reaches. */
 void fuzz_seeds(void (*emit)(const char *name, const void *data, size_t size));
+
+static inline void require(bool ok, const char *what)
+{
+	if (ok)
+		return;
+	fprintf(stderr, "violated: %s\n", what);
+	abort();
+}
+
+/* Statistics are of no interest, unless a target has the core itself. */
+struct virtqueue;
+__attribute__((weak)) void virtqueue_count_error(struct virtqueue *q);
+__attribute__((weak)) void virtqueue_count_error(struct virtqueue *q)
+{
+	(void)q;
+}
 
 /* An input as a stream of numbers; zeros when it is used up. */
 struct input {

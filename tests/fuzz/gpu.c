@@ -71,14 +71,6 @@ static struct {
 	struct input in;
 } f = {.queue = {{0}, {1}}, .display = -1};
 
-static void require(bool ok, const char *what)
-{
-	if (ok)
-		return;
-	fprintf(stderr, "violated: %s\n", what);
-	abort();
-}
-
 /* The core, as far as a gpu sees it */
 
 struct element *virtqueue_pop(struct virtqueue *q)

@@ -61,14 +61,6 @@ static struct {
 	struct fuzz_input in;
 } f = {.program = -1};
 
-static void require(bool ok, const char *what)
-{
-	if (ok)
-		return;
-	fprintf(stderr, "violated: %s\n", what);
-	abort();
-}
-
 /* The core, as far as an input device sees it */
 
 struct element *virtqueue_pop(struct virtqueue *q)

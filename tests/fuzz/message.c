@@ -76,14 +76,6 @@ static struct {
 	unsigned nheld;
 } f;
 
-static void require(bool ok, const char *what)
-{
-	if (ok)
-		return;
-	fprintf(stderr, "violated: %s\n", what);
-	abort();
-}
-
 /* --- the device: fills what it can write to, holds every fourth buffer --- */
 
 static void device_ready(struct backend *b, struct virtqueue *q)

@@ -64,14 +64,6 @@ static struct {
 	unsigned owed; /* buffers of the frame that is being given to the driver */
 } f;
 
-static void require(bool ok, const char *what)
-{
-	if (ok)
-		return;
-	fprintf(stderr, "violated: %s\n", what);
-	abort();
-}
-
 /* The core, as far as a network device sees it */
 
 struct element *virtqueue_pop(struct virtqueue *q)

@@ -30,14 +30,6 @@ static struct {
 	struct input in;
 } f;
 
-static void require(bool ok, const char *what)
-{
-	if (ok)
-		return;
-	fprintf(stderr, "violated: %s\n", what);
-	abort();
-}
-
 struct element *virtqueue_pop(struct virtqueue *q)
 {
 	unsigned i;

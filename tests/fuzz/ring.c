@@ -91,14 +91,6 @@ static struct {
 	bool packed_wrap;
 } f;
 
-static void require(bool ok, const char *what)
-{
-	if (ok)
-		return;
-	fprintf(stderr, "violated: %s\n", what);
-	abort();
-}
-
 static void check_cursor(const struct cursor *c)
 {
 	struct iovec v[VRING_MAX_SEGS];

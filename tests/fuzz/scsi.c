@@ -83,14 +83,6 @@ static struct {
 	struct input in;
 } f;
 
-static void require(bool ok, const char *what)
-{
-	if (ok)
-		return;
-	fprintf(stderr, "violated: %s\n", what);
-	abort();
-}
-
 /* The core, as far as this device sees it */
 
 struct element *virtqueue_pop(struct virtqueue *q)
@@ -130,11 +122,6 @@ void virtqueue_unpop(struct element *e)
 }
 
 void virtqueue_wake(void *q)
-{
-	(void)q;
-}
-
-void virtqueue_count_error(struct virtqueue *q)
 {
 	(void)q;
 }

@@ -73,14 +73,6 @@ static struct {
 	struct input in;
 } f;
 
-static void require(bool ok, const char *what)
-{
-	if (ok)
-		return;
-	fprintf(stderr, "violated: %s\n", what);
-	abort();
-}
-
 /* The core, as far as a socket device sees it */
 
 static struct element *slot_take(struct virtqueue *q)
@@ -165,11 +157,6 @@ void virtqueue_unpop(struct element *e)
 void virtqueue_wake(void *arg)
 {
 	((struct virtqueue *)arg)->woken = true;
-}
-
-void virtqueue_count_error(struct virtqueue *q)
-{
-	(void)q;
 }
 
 unsigned virtqueue_index(const struct virtqueue *q)
