@@ -7,6 +7,7 @@
 #include "control.h"
 #include "listener.h"
 #include "session.h"
+#include "term.h"
 
 enum { BACKEND_MAX_THREADS = 256 };
 
@@ -17,7 +18,8 @@ struct core {
 	struct listener listener;
 	struct control control;
 	struct loop *thread[BACKEND_MAX_THREADS];
-	struct watch signals, lost;
+	struct term term;
+	struct watch term_watch, lost;
 	struct timer deadline;
 	struct post fail_post, quit_post;
 	bool opened, ending;

@@ -7,17 +7,16 @@
  * is set up. One session at a time; the listener is asked for the next connection when the last has ended.
  *
  * The end: SIGTERM and SIGINT close the listener, which removes our socket, let the requests in flight finish, and end
- * the process with status 0, after END_NS at the latest: what is then still in flight was never acknowledged.
+ * the process with status 0, after END_NS at the latest: what is then still in flight was never acknowledged. That this
+ * happens even when the control loop itself hangs is term.c's.
  */
 #include "backend-core.h"
 
 #include <errno.h>
-#include <signal.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/resource.h>
-#include <sys/signalfd.h>
 
 #include "shmem.h"
 
@@ -173,6 +172,7 @@ static void end(struct core *c, int status)
 	c->status = status;
 	listener_close(&c->listener);
 	control_quiet(&c->control);
+	term_begin(&c->term, status);
 	if (!c->host.session) {
 		finish(c);
 		return;
@@ -214,15 +214,14 @@ static void deadline_expired(struct timer *t)
 	_exit(c->status);
 }
 
-static void signals_ready(struct watch *w, uint32_t events)
+static void term_ready(struct watch *w, uint32_t events)
 {
-	struct core *c = container_of(w, struct core, signals);
-	struct signalfd_siginfo info;
+	struct core *c = container_of(w, struct core, term_watch);
 
 	(void)events;
-	if (read(w->fd, &info, sizeof(info)) != sizeof(info))
-		return;
-	log_info("ended by signal %u", info.ssi_signo);
+	watch_del(w);
+	if (!c->ending)
+		log_info("ended by signal %d", c->term.signo);
 	end(c, 0);
 }
 
@@ -297,19 +296,10 @@ static void raise_fd_limit(void)
 
 static int watch_signals(struct core *c)
 {
-	sigset_t set;
-	int fd;
+	int err = term_start(&c->term);
 
-	sigemptyset(&set);
-	sigaddset(&set, SIGTERM);
-	sigaddset(&set, SIGINT);
-	if (sigprocmask(SIG_BLOCK, &set, NULL) < 0)
-		return log_errno(errno, "sigprocmask");
-	fd = signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK);
-	if (fd < 0)
-		return log_errno(errno, "signalfd");
-	c->host.signal_fd = fd;
-	return watch_add(c->b.loop, &c->signals, fd, EPOLLIN);
+	c->host.term_fd = c->term.fd;
+	return err ? err : watch_add(c->b.loop, &c->term_watch, c->term.fd, EPOLLIN);
 }
 
 static int watch_memory(struct core *c)
@@ -387,15 +377,15 @@ static void tear_down(struct core *c)
 	if (c->opened && c->b.dev->close)
 		c->b.dev->close(&c->b);
 	timer_disarm(&c->deadline);
-	watch_del(&c->signals);
+	watch_del(&c->term_watch);
 	watch_del(&c->lost);
-	fd_close(&c->host.signal_fd);
 	for (i = 0; i < BACKEND_MAX_THREADS; i++)
 		if (c->thread[i])
 			loop_free(c->thread[i]);
 	if (c->b.loop)
 		loop_free(c->b.loop);
 	free(c->b.config);
+	term_finish(&c->term);
 }
 
 int backend_run(const struct device *dev, void *state, const struct backend_options *opt)
@@ -406,12 +396,13 @@ int backend_run(const struct device *dev, void *state, const struct backend_opti
 		.host = {.b = &c.b,
 			.inband = opt->inband,
 			.packed = opt->packed,
-			.signal_fd = -1,
+			.term_fd = -1,
 			.queue = host_queue,
 			.ended = session_ended},
 		.listener = {.fd = -1, .watch.fd = -1, .connected = connected},
 		.control = {.listener = {.fd = -1, .watch.fd = -1}},
-		.signals = {.fd = -1, .ready = signals_ready},
+		.term.fd = -1,
+		.term_watch = {.fd = -1, .ready = term_ready},
 		.lost = {.fd = -1, .ready = memory_lost},
 		.deadline.expired = deadline_expired,
 		.fail_post.run = fail_run,

@@ -274,10 +274,10 @@ int session_postcopy_advise(struct session *s, struct message *m)
 int session_postcopy_listen(struct session *s, struct message *m)
 {
 	struct pollfd until[2] = {
-		{.fd = s->fd, .events = POLLRDHUP}, {.fd = s->host->signal_fd, .events = POLLIN}};
+		{.fd = s->fd, .events = POLLRDHUP}, {.fd = s->host->term_fd, .events = POLLIN}};
 
 	(void)m;
-	return postcopy_listen(&s->postcopy, s->mem, until, s->host->signal_fd < 0 ? 1 : 2);
+	return postcopy_listen(&s->postcopy, s->mem, until, s->host->term_fd < 0 ? 1 : 2);
 }
 
 int session_postcopy_end(struct session *s, struct message *m)

@@ -28,7 +28,7 @@
 struct session_host {
 	struct backend *b;
 	bool inband, packed; /* offer them */
-	int signal_fd;	     /* readable when the process shall end; -1: none */
+	int term_fd;	     /* readable when the process shall end; -1: none */
 	/* The queue with that index, made on first use; NULL: no such queue, or no memory. */
 	struct virtqueue *(*queue)(struct session_host *host, unsigned index);
 	/* Queues that exist so far: some of [0, nqueues) may be NULL. */

@@ -14,7 +14,7 @@ layer()
 	case $1 in
 	util | le | log) echo 0 ;;
 	cursor | library | loop | options | json | stats | shmem | sockpath | command) echo 1 ;;
-	message | guestmem | dirtylog | inflight | iotlb | pool | uring | probe) echo 2 ;;
+	message | guestmem | dirtylog | inflight | iotlb | pool | uring | probe | term) echo 2 ;;
 	vring | vring-* | virtqueue | postcopy) echo 3 ;;
 	device | device-state | config | backchannel | session | session-* | listener | control) echo 4 ;;
 	backend | backend-* | sandbox | capabilities | ctl | discover) echo 5 ;;

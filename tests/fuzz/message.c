@@ -247,7 +247,7 @@ static void setup(void)
 		.offered = device.features,
 		.num_queues = QUEUES};
 	f.host = (struct session_host){.b = &f.b,
-		.signal_fd = -1,
+		.term_fd = -1,
 		.queue = host_queue,
 		.queues = f.queues,
 		.nqueues = QUEUES,
