@@ -221,7 +221,7 @@ static void term_ready(struct watch *w, uint32_t events)
 	(void)events;
 	watch_del(w);
 	if (!c->ending)
-		log_info("ended by signal %d", c->term.signo);
+		log_info("ended by signal %d", term_signal());
 	end(c, 0);
 }
 
@@ -401,7 +401,7 @@ int backend_run(const struct device *dev, void *state, const struct backend_opti
 			.ended = session_ended},
 		.listener = {.fd = -1, .watch.fd = -1, .connected = connected},
 		.control = {.listener = {.fd = -1, .watch.fd = -1}},
-		.term.fd = -1,
+		.term = TERM_INIT,
 		.term_watch = {.fd = -1, .ready = term_ready},
 		.lost = {.fd = -1, .ready = memory_lost},
 		.deadline.expired = deadline_expired,

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * A thread waits for the signals, since every other one may hang in a system call that does not come back: a write to a
- * disk that died, to a server that stopped. It tells the control loop by a descriptor, and when the process is still there
- * after LIMIT_S, it ends it.
+ * A signal that asks for the end stays pending, and a signalfd says so to both the control loop and a thread of our own.
+ * Every other thread may hang in a system call that does not come back: a write to a disk that died, to a server that
+ * stopped. So this one ends the process when it is still there after LIMIT_MS.
  */
 #include "term.h"
 
@@ -11,55 +11,37 @@
 #include <signal.h>
 #include <stdint.h>
 #include <sys/eventfd.h>
-#include <time.h>
+#include <sys/signalfd.h>
 #include <unistd.h>
 
 #include "log.h"
 #include "loop.h"
 #include "util.h"
 
-#define LIMIT_S 3u
+#define LIMIT_MS 3000
 
-static void signals_of(sigset_t *set)
+/* True: time is up. */
+static bool wait_readable(struct pollfd *p, nfds_t n, int ms)
 {
-	sigemptyset(set);
-	sigaddset(set, SIGTERM);
-	sigaddset(set, SIGINT);
-}
+	uint64_t end = time_ns() + (uint64_t)ms * 1000000;
+	int r;
 
-static bool finished(const struct term *t)
-{
-	return __atomic_load_n(&t->done, __ATOMIC_ACQUIRE);
-}
+	do {
+		uint64_t now = time_ns();
 
-/* False: time is up. More signals change nothing. */
-static bool finishes_in_time(const struct term *t, const sigset_t *set)
-{
-	uint64_t end = time_ns() + LIMIT_S * UINT64_C(1000000000), now;
-
-	while (!finished(t) && (now = time_ns()) < end) {
-		struct timespec left = {
-			(time_t)((end - now) / 1000000000u), (long)((end - now) % 1000000000u)};
-
-		sigtimedwait(set, NULL, &left);
-	}
-	return finished(t);
+		r = poll(p, n, ms < 0 ? -1 : now < end ? (int)((end - now) / 1000000 + 1) : 0);
+	} while (r < 0 && errno == EINTR);
+	return r == 0;
 }
 
 static void *term_main(void *arg)
 {
 	struct term *t = arg;
+	struct pollfd p[2] = {{.fd = t->done, .events = POLLIN}, {.fd = t->fd, .events = POLLIN}};
 	struct pollfd err = {.fd = STDERR_FILENO, .events = POLLOUT};
-	const uint64_t one = 1;
-	sigset_t set;
 
-	signals_of(&set);
-	sigwait(&set, &t->signo);
-	if (finished(t))
-		return NULL;
-	if (write(t->fd, &one, sizeof(one)) < 0)
-		log_errno(errno, "eventfd");
-	if (finishes_in_time(t, &set))
+	wait_readable(p, 2, -1);
+	if (!wait_readable(p, 1, LIMIT_MS))
 		return NULL;
 	if (poll(&err, 1, 0) > 0 && (err.revents & POLLOUT)) /* the log may be what hangs */
 		log_warn("a thread does not answer, the process ends without it");
@@ -71,11 +53,16 @@ int term_start(struct term *t)
 	sigset_t set;
 	int r;
 
-	signals_of(&set);
+	sigemptyset(&set);
+	sigaddset(&set, SIGTERM);
+	sigaddset(&set, SIGINT);
 	if (sigprocmask(SIG_BLOCK, &set, NULL) < 0)
 		return log_errno(errno, "sigprocmask");
-	t->fd = eventfd(0, EFD_CLOEXEC);
+	t->fd = signalfd(-1, &set, SFD_CLOEXEC);
 	if (t->fd < 0)
+		return log_errno(errno, "signalfd");
+	t->done = eventfd(0, EFD_CLOEXEC);
+	if (t->done < 0)
 		return log_errno(errno, "eventfd");
 	r = loop_thread(&t->thread, "signals", term_main, t);
 	if (r < 0)
@@ -84,20 +71,28 @@ int term_start(struct term *t)
 	return 0;
 }
 
+int term_signal(void)
+{
+	sigset_t set;
+
+	return sigpending(&set) == 0 && sigismember(&set, SIGINT) > 0 ? SIGINT : SIGTERM;
+}
+
 void term_begin(struct term *t, int status)
 {
 	__atomic_store_n(&t->status, status, __ATOMIC_RELEASE);
 	if (t->running)
-		pthread_kill(t->thread, SIGTERM);
+		kill(getpid(), SIGTERM);
 }
 
 void term_finish(struct term *t)
 {
-	if (t->running) {
-		__atomic_store_n(&t->done, true, __ATOMIC_RELEASE);
-		pthread_kill(t->thread, SIGTERM);
+	const uint64_t one = 1;
+
+	if (t->running && write(t->done, &one, sizeof(one)) > 0) {
 		pthread_join(t->thread, NULL);
 		t->running = false;
 	}
+	fd_close(&t->done);
 	fd_close(&t->fd);
 }
