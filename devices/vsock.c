@@ -246,10 +246,19 @@ static void sweep(struct timer *t)
 	vsock_host_sweep(v, now);
 }
 
+static void forget_guest(struct vsock *v)
+{
+	vsock_conn_drop_all(v);
+	v->nreplies = 0;
+}
+
 static int vsock_start(struct backend *b, struct virtqueue *q)
 {
 	struct vsock *v = b->state;
 
+	/* A front-end may tell of a guest's reboot by new rings only, as QEMU does. */
+	if (virtqueue_index(q) < 2 && !v->rx && !v->tx && !virtqueue_continues(q))
+		forget_guest(v);
 	switch (virtqueue_index(q)) {
 	case 0:
 		v->rx = q;
@@ -283,8 +292,7 @@ static void vsock_reset(struct backend *b)
 	struct vsock *v = b->state;
 
 	vsock_host_drop_greetings(v);
-	vsock_conn_drop_all(v);
-	v->nreplies = 0;
+	forget_guest(v);
 }
 
 static int vsock_open(struct backend *b)

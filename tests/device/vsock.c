@@ -447,6 +447,51 @@ static void pause_and_go_on(const struct fe_mode *m)
 	fe_end(&g.fe);
 }
 
+/*
+ * The guest reboots, which only new rings tell: the programs of the host see the end of their connections, one that had asked and was not
+ * answered too; one that had not said yet what it wants waits on.
+ */
+static void reboot(const struct fe_mode *m)
+{
+	struct guest g;
+	struct flow f;
+	int listener, fd, asked, silent;
+	char line[64];
+
+	guest_up(&g, m, NULL);
+	listener = host_listens(&g, 6, SOCK_STREAM);
+	f = flow_of(&g, STREAM, 5, 6);
+	fd = guest_connects(&f, listener);
+	packet(&f, VIRTIO_VSOCK_OP_RW, 0, "x", 1);
+	host_writes(fd, "lost", 4);
+	silent = host_socket(g.uds, SOCK_STREAM, false);
+	asked = host_socket(g.uds, SOCK_STREAM, false);
+	host_writes(asked, "CONNECT 77\n", 11);
+	do
+		CHECK(receive(&g, fe_limit_ms));
+	while (g.h.op != VIRTIO_VSOCK_OP_REQUEST);
+	for (unsigned i = 0; i < 3; i++)
+		fe_queue_stop(g.fe.queues[i]);
+	for (unsigned i = 0; i < 3; i++)
+		fe_queue_free(g.fe.queues[i]);
+	queues_up(&g);
+	host_reads(fd, line, 1);
+	host_at_end(fd);
+	host_at_end(asked);
+	CHECK(!receive(&g, 20)); /* nothing of before is heard of */
+	f = flow_of(&g, STREAM, 77, 0);
+	host_writes(silent, "CONNECT 77\n", 11);
+	expect(&f, VIRTIO_VSOCK_OP_REQUEST);
+	f = flow_of(&g, STREAM, 5, 6);
+	close(fd);
+	fd = guest_connects(&f, listener);
+	close(fd);
+	close(asked);
+	close(silent);
+	close(listener);
+	fe_end(&g.fe);
+}
+
 /* The front-end goes: the host's programs see the end. It comes back: the guest is told that all is gone. */
 static void reconnect(const struct fe_mode *m)
 {
@@ -507,6 +552,7 @@ int main(void)
 	fe_each_layout("forward and listen", forward_and_listen);
 	fe_each_layout("siblings", siblings);
 	fe_each_mode("pause and go on", pause_and_go_on);
+	fe_each_mode("reboot", reboot);
 	fe_each_layout("reconnect", reconnect);
 	return tap_done();
 }
