@@ -11,6 +11,7 @@
  *	vsockio messages ADDRESS	messages of many sizes
  *	vsockio refused ADDRESS		must not be connected
  *	vsockio greeted ADDRESS		hello, then the end
+ *	vsockio idle ADDRESS		an echo, then waits for the end, and says which one it is
  *	vsockio fill ADDRESS		writes until nothing fits, prints how much, and closes
  *
  * ADDRESS is [seq:]vsock:CID:PORT, [seq:]unix:PATH or hybrid:PATH:PORT.
@@ -358,6 +359,22 @@ static void greeted(char *text)
 	close(fd);
 }
 
+static void idle(char *text)
+{
+	int fd = connected(text);
+	char in[5];
+	ssize_t n;
+
+	require(write(fd, "hello", 5) == 5, "written");
+	wait_for(fd, POLLIN);
+	require(recv(fd, in, 5, MSG_WAITALL) == 5 && memcmp(in, "hello", 5) == 0, "hello");
+	printf("connected\n");
+	fflush(stdout);
+	n = read(fd, in, 1);
+	require(n <= 0, "nothing more comes");
+	printf("%s\n", n == 0 ? "closed" : errno == ECONNRESET ? "reset" : strerror(errno));
+}
+
 static void fill(char *text)
 {
 	static uint8_t out[CHUNK];
@@ -405,6 +422,8 @@ int main(int argc, char **argv)
 		refused(argv[2]);
 	else if (strcmp(argv[1], "greeted") == 0)
 		greeted(argv[2]);
+	else if (strcmp(argv[1], "idle") == 0)
+		idle(argv[2]);
 	else if (strcmp(argv[1], "fill") == 0)
 		fill(argv[2]);
 	else
