@@ -85,6 +85,7 @@ uint8_t crypto_asym_setup(struct crypto_engine *e, const struct crypto_params *p
 	case VIRTIO_CRYPTO_AKCIPHER_RSA:
 		return rsa_setup(e, p);
 	case VIRTIO_CRYPTO_AKCIPHER_ECDSA:
+	case CRYPTO_AKCIPHER_ECDSA_SPEC:
 		return ecdsa_setup(e, p);
 	default:
 		return VIRTIO_CRYPTO_NOTSUPP;
@@ -152,7 +153,7 @@ static uint8_t transform(struct crypto_engine *e, struct crypto_job *j, unsigned
 	if (n > j->dst_len || !cursor_put(j->dst, out, n))
 		r = 0;
 	ossl.OPENSSL_cleanse(out, n);
-	return r == 1 ? VIRTIO_CRYPTO_OK : VIRTIO_CRYPTO_BADMSG;
+	return r == 1 ? VIRTIO_CRYPTO_OK : VIRTIO_CRYPTO_ERR;
 }
 
 /* Raw: what the signature was made of must be the digest, leading zeros aside. */
@@ -177,7 +178,7 @@ static uint8_t verify(struct crypto_engine *e, struct crypto_job *j, const uint8
 	EVP_PKEY_CTX *ctx;
 
 	if (j->dst_len > sizeof(digest) || !cursor_get(j->dst, digest, j->dst_len))
-		return VIRTIO_CRYPTO_BADMSG;
+		return VIRTIO_CRYPTO_ERR;
 	if (!e->ecdsa && e->padding == RSA_NO_PADDING)
 		return verify_raw(e, sig, sig_len, digest, j->dst_len);
 	ctx = op_context(e, CRYPTO_VERIFY);
@@ -199,7 +200,7 @@ uint8_t crypto_asym_run(struct crypto_engine *e, struct crypto_job *j, uint32_t 
 	if ((op == CRYPTO_DECRYPT || op == CRYPTO_SIGN) && !e->private)
 		return VIRTIO_CRYPTO_ERR;
 	if (!len || len > size || !cursor_get(j->src, in, len))
-		return VIRTIO_CRYPTO_BADMSG;
+		return VIRTIO_CRYPTO_ERR;
 	if (raw)
 		len = pad(in, len, size);
 	if (op == CRYPTO_VERIFY)

@@ -31,6 +31,16 @@ uint8_t crypto_engine_new(struct crypto_engine **out, const struct crypto_params
 	return VIRTIO_CRYPTO_OK;
 }
 
+bool crypto_keys_get(struct cursor *rd, const struct crypto_params *p)
+{
+	size_t max =
+		p->service == VIRTIO_CRYPTO_SERVICE_AKCIPHER ? CRYPTO_ASYM_KEY_MAX : CRYPTO_CIPHER_KEY_MAX;
+
+	if (p->key_len > max || p->auth_len > CRYPTO_AUTH_KEY_MAX)
+		return false;
+	return cursor_get(rd, p->key, p->key_len) && cursor_get(rd, p->auth, p->auth_len);
+}
+
 /* libcrypto wipes the keys in its contexts when it frees them. */
 void crypto_engine_free(struct crypto_engine *e)
 {

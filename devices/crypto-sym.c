@@ -305,7 +305,7 @@ static bool cipher_begin(struct crypto_engine *e, const struct crypto_job *j, si
 uint8_t crypto_sym_cipher(struct crypto_engine *e, struct crypto_job *j)
 {
 	if (j->dst_len < j->src_len || j->dst->left < j->src_len || !cipher_begin(e, j, j->src_len))
-		return VIRTIO_CRYPTO_BADMSG;
+		return VIRTIO_CRYPTO_ERR;
 	return crypt_bytes(e, j, j->src_len) ? VIRTIO_CRYPTO_OK : VIRTIO_CRYPTO_ERR;
 }
 
@@ -337,7 +337,7 @@ uint8_t crypto_sym_digest(struct crypto_engine *e, struct crypto_job *j)
 	size_t left = j->src_len;
 
 	if (j->result_len > e->result_len || j->result_len > j->dst->left)
-		return VIRTIO_CRYPTO_BADMSG;
+		return VIRTIO_CRYPTO_ERR;
 	if (!digest_begin(e))
 		return VIRTIO_CRYPTO_ERR;
 	while (left) {
@@ -374,7 +374,7 @@ uint8_t crypto_sym_chain(struct crypto_engine *e, struct crypto_job *j)
 		!within(j->hash_at, j->hash_len, j->src_len) || j->dst_len < j->src_len ||
 		j->result_len > e->result_len || j->dst->left < j->dst_len + j->result_len ||
 		!cipher_begin(e, j, j->cipher_len))
-		return VIRTIO_CRYPTO_BADMSG;
+		return VIRTIO_CRYPTO_ERR;
 	ok = cursor_get(j->src, j->scratch, j->src_len);
 	if (ok && e->hash_first)
 		ok = chain_digest(e, j, out);
@@ -413,7 +413,7 @@ static uint8_t aead_seal(struct crypto_engine *e, struct crypto_job *j)
 	int out = 0;
 
 	if (j->dst_len < j->src_len + j->tag_len || j->dst->left < j->src_len + j->tag_len)
-		return VIRTIO_CRYPTO_BADMSG;
+		return VIRTIO_CRYPTO_ERR;
 	if (!aead_begin(e, j, j->src_len, NULL) || !crypt_bytes(e, j, j->src_len) ||
 		(!j->src_len && e->ccm && !update(e, tag, tag, 0)) ||
 		ossl.EVP_CipherFinal_ex(e->cipher, tag, &out) != 1 ||
@@ -432,11 +432,11 @@ static uint8_t aead_open(struct crypto_engine *e, struct crypto_job *j)
 	int out = 0;
 
 	if (j->src_len < j->tag_len || j->dst_len < len || j->dst->left < len)
-		return VIRTIO_CRYPTO_BADMSG;
+		return VIRTIO_CRYPTO_ERR;
 	wipe = *j->dst;
 	wipe.up = NULL;
 	if (!cursor_split(j->src, len, &data) || !cursor_get(j->src, tag, j->tag_len))
-		return VIRTIO_CRYPTO_BADMSG;
+		return VIRTIO_CRYPTO_ERR;
 	j->src = &data;
 	if (!aead_begin(e, j, len, tag))
 		return VIRTIO_CRYPTO_ERR;
@@ -455,6 +455,6 @@ uint8_t crypto_sym_aead(struct crypto_engine *e, struct crypto_job *j)
 		j->tag_len = e->tag_len;
 	if (!j->tag_len || j->tag_len > 16 ||
 		(e->ccm ? j->iv_len < 7 || j->iv_len > 13 : !j->iv_len || j->iv_len > 12))
-		return VIRTIO_CRYPTO_BADMSG;
+		return VIRTIO_CRYPTO_ERR;
 	return e->encrypt ? aead_seal(e, j) : aead_open(e, j);
 }

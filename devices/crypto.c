@@ -14,17 +14,14 @@
 #include <linux/virtio_ids.h>
 #include <string.h>
 
-#include "crypto-wire.h"
-
 struct crypto_library ossl;
 
 #define SYMBOL(name) LIBRARY_SYMBOL(crypto_library, name)
 
 struct crypto_queue {
 	struct crypto *c;
-	struct virtqueue *q;		/* while it runs */
-	struct crypto_engine **engines; /* by slot */
-	uint8_t *scratch;		/* max_size bytes for data, as many for IV and associated data */
+	struct virtqueue *q; /* while it runs */
+	struct crypto_worker worker;
 	struct post purge;
 	struct timer refill;
 };
@@ -96,31 +93,17 @@ static void refilled(struct timer *t)
 
 /* ---- sessions, as the queues have them ---- */
 
-static struct crypto_engine *engine_of(struct crypto_queue *cq, uint64_t id)
-{
-	int slot = crypto_session_slot(&cq->c->sessions, id);
-	struct crypto_engine *e;
-
-	if (slot < 0)
-		return NULL;
-	e = cq->engines[slot];
-	if (likely(e && e->id == id))
-		return e;
-	crypto_engine_free(e);
-	return cq->engines[slot] = crypto_session_engine(&cq->c->sessions, id);
-}
-
 static void purge(struct post *p)
 {
 	struct crypto_queue *cq = container_of(p, struct crypto_queue, purge);
 
-	for (unsigned i = 0; cq->engines && i < cq->c->max_sessions; i++) {
-		struct crypto_engine *e = cq->engines[i];
+	for (unsigned i = 0; cq->worker.engines && i < cq->c->max_sessions; i++) {
+		struct crypto_engine *e = cq->worker.engines[i];
 
 		if (!e || crypto_session_slot(&cq->c->sessions, e->id) >= 0)
 			continue;
 		crypto_engine_free(e);
-		cq->engines[i] = NULL;
+		cq->worker.engines[i] = NULL;
 	}
 }
 
@@ -139,120 +122,6 @@ static bool session_close(struct crypto *c, uint64_t id)
 
 /* ---- data queues ---- */
 
-/* Reads IV and associated data, splits the data off. */
-static bool parts(struct crypto_queue *cq, struct element *e, struct crypto_job *j, struct cursor *src)
-{
-	uint8_t *side = cq->scratch + cq->c->max_size;
-
-	if (j->iv_len > 64 || j->src_len + j->aad_len > cq->c->max_size || j->dst_len > cq->c->max_size)
-		return false;
-	if (!cursor_get(&e->rd, side, j->iv_len) || !cursor_split(&e->rd, j->src_len, src) ||
-		!cursor_get(&e->rd, side + 64, j->aad_len))
-		return false;
-	j->iv = side;
-	j->aad = side + 64;
-	j->src = src;
-	j->scratch = cq->scratch;
-	return true;
-}
-
-static uint8_t run_cipher(struct crypto_queue *cq, struct element *e, struct crypto_engine *x,
-	const struct virtio_crypto_op_data_req *req, struct crypto_job *j)
-{
-	const struct virtio_crypto_sym_data_req *s = &req->u.sym_req;
-	const struct virtio_crypto_cipher_para *p = &s->u.cipher.para;
-	const struct virtio_crypto_alg_chain_data_para *a = &s->u.chain.para;
-	bool chain = le32toh(s->op_type) == VIRTIO_CRYPTO_SYM_OP_ALGORITHM_CHAINING;
-	struct cursor src;
-
-	if (chain != x->chain || (!chain && le32toh(s->op_type) != VIRTIO_CRYPTO_SYM_OP_CIPHER))
-		return VIRTIO_CRYPTO_BADMSG;
-	j->iv_len = le32toh(p->iv_len); /* the three come first in both */
-	j->src_len = le32toh(p->src_data_len);
-	j->dst_len = le32toh(p->dst_data_len);
-	if (chain) {
-		j->cipher_at = le32toh(a->cipher_start_src_offset);
-		j->cipher_len = le32toh(a->len_to_cipher);
-		j->hash_at = le32toh(a->hash_start_src_offset);
-		j->hash_len = le32toh(a->len_to_hash);
-		j->aad_len = le32toh(a->aad_len);
-		j->result_len = le32toh(a->hash_result_len);
-	}
-	if (!parts(cq, e, j, &src))
-		return VIRTIO_CRYPTO_BADMSG;
-	return chain ? crypto_sym_chain(x, j) : crypto_sym_cipher(x, j);
-}
-
-static uint8_t run_digest(struct crypto_queue *cq, struct element *e, struct crypto_engine *x,
-	const struct virtio_crypto_op_data_req *req, struct crypto_job *j)
-{
-	struct cursor src;
-
-	j->src_len = le32toh(req->u.hash_req.para.src_data_len); /* a MAC's are the same */
-	j->result_len = le32toh(req->u.hash_req.para.hash_result_len);
-	return parts(cq, e, j, &src) ? crypto_sym_digest(x, j) : VIRTIO_CRYPTO_BADMSG;
-}
-
-static uint8_t run_aead(struct crypto_queue *cq, struct element *e, struct crypto_engine *x,
-	const struct virtio_crypto_op_data_req *req, struct crypto_job *j)
-{
-	const struct crypto_aead_para *p = (const struct crypto_aead_para *)&req->u;
-	struct cursor src;
-
-	j->iv_len = le32toh(p->iv_len);
-	j->aad_len = le32toh(p->aad_len);
-	j->src_len = le32toh(p->src_data_len);
-	j->dst_len = le32toh(p->dst_data_len);
-	j->tag_len = le32toh(p->tag_len);
-	return parts(cq, e, j, &src) ? crypto_sym_aead(x, j) : VIRTIO_CRYPTO_BADMSG;
-}
-
-static uint8_t run_asym(struct crypto_queue *cq, struct element *e, struct crypto_engine *x,
-	const struct virtio_crypto_op_data_req *req, struct crypto_job *j)
-{
-	uint32_t opcode = le32toh(req->header.opcode);
-	struct cursor src;
-
-	j->src_len = le32toh(req->u.akcipher_req.para.src_data_len);
-	j->dst_len = le32toh(req->u.akcipher_req.para.dst_data_len);
-	if (!parts(cq, e, j, &src))
-		return VIRTIO_CRYPTO_BADMSG;
-	if (opcode == VIRTIO_CRYPTO_AKCIPHER_VERIFY)
-		j->dst = &e->rd; /* the digest follows the signature */
-	return crypto_asym_run(x, j, opcode);
-}
-
-static uint8_t run(struct crypto_queue *cq, struct element *e, struct cursor *dst)
-{
-	struct virtio_crypto_op_data_req req;
-	struct crypto_job j = {.dst = dst};
-	struct crypto_engine *x;
-	uint32_t opcode;
-
-	if (!cursor_get(&e->rd, &req, sizeof(req)) || e->fault)
-		return VIRTIO_CRYPTO_BADMSG;
-	opcode = le32toh(req.header.opcode);
-	x = engine_of(cq, le64toh(req.header.session_id));
-	if (!x)
-		return VIRTIO_CRYPTO_INVSESS;
-	if (opcode >> 8 != x->service)
-		return VIRTIO_CRYPTO_BADMSG;
-	switch (opcode) {
-	case VIRTIO_CRYPTO_CIPHER_ENCRYPT:
-	case VIRTIO_CRYPTO_CIPHER_DECRYPT:
-		return x->encrypt == !(opcode & 1) ? run_cipher(cq, e, x, &req, &j) : VIRTIO_CRYPTO_BADMSG;
-	case VIRTIO_CRYPTO_HASH:
-	case VIRTIO_CRYPTO_MAC:
-		return run_digest(cq, e, x, &req, &j);
-	case VIRTIO_CRYPTO_AEAD_ENCRYPT:
-	case VIRTIO_CRYPTO_AEAD_DECRYPT:
-		return x->encrypt == !(opcode & 1) ? run_aead(cq, e, x, &req, &j) : VIRTIO_CRYPTO_BADMSG;
-	default:
-		return x->service == VIRTIO_CRYPTO_SERVICE_AKCIPHER ? run_asym(cq, e, x, &req, &j)
-								    : VIRTIO_CRYPTO_NOTSUPP;
-	}
-}
-
 static void request(struct crypto_queue *cq, struct element *e)
 {
 	struct cursor dst;
@@ -264,7 +133,7 @@ static void request(struct crypto_queue *cq, struct element *e)
 		return;
 	}
 	cursor_split(&e->wr, e->wr.left - 1, &dst);
-	status = run(cq, e, &dst);
+	status = crypto_data_run(&cq->worker, e, &dst);
 	if (status != VIRTIO_CRYPTO_OK)
 		virtqueue_count_error(e->queue);
 	cursor_put(&e->wr, &status, sizeof(status));
@@ -289,16 +158,6 @@ static void data_ready(struct crypto *c, struct virtqueue *q)
 }
 
 /* ---- sessions ---- */
-
-/* The key, or keys, behind the request. */
-static bool keys_get(struct cursor *rd, struct crypto_params *p, uint8_t *key, size_t key_max, uint8_t *auth)
-{
-	if (p->key_len > key_max || p->auth_len > CRYPTO_AUTH_KEY_MAX)
-		return false;
-	p->key = key;
-	p->auth = auth;
-	return cursor_get(rd, key, p->key_len) && cursor_get(rd, auth, p->auth_len);
-}
 
 static void sym_params(const struct virtio_crypto_sym_create_session_req *s, struct crypto_params *p)
 {
@@ -351,9 +210,8 @@ static void akcipher_params(const struct virtio_crypto_akcipher_session_para *a,
 static uint8_t session_create(
 	struct crypto *c, const struct virtio_crypto_op_ctrl_req *req, struct cursor *rd, uint64_t *id)
 {
-	uint8_t key[CRYPTO_ASYM_KEY_MAX], auth[CRYPTO_AUTH_KEY_MAX], status = VIRTIO_CRYPTO_BADMSG;
-	struct crypto_params p = {.service = le32toh(req->header.opcode) >> 8};
-	size_t key_max = CRYPTO_CIPHER_KEY_MAX;
+	uint8_t key[CRYPTO_ASYM_KEY_MAX], auth[CRYPTO_AUTH_KEY_MAX], status = VIRTIO_CRYPTO_ERR;
+	struct crypto_params p = {.service = le32toh(req->header.opcode) >> 8, .key = key, .auth = auth};
 
 	switch (le32toh(req->header.opcode)) {
 	case VIRTIO_CRYPTO_CIPHER_CREATE_SESSION:
@@ -371,12 +229,11 @@ static uint8_t session_create(
 		break;
 	case VIRTIO_CRYPTO_AKCIPHER_CREATE_SESSION:
 		akcipher_params(&req->u.akcipher_create_session.para, &p);
-		key_max = CRYPTO_ASYM_KEY_MAX;
 		break;
 	default:
 		return VIRTIO_CRYPTO_NOTSUPP;
 	}
-	if (keys_get(rd, &p, key, key_max, auth))
+	if (crypto_keys_get(rd, &p))
 		status = crypto_session_create(&c->sessions, &p, id);
 	ossl.OPENSSL_cleanse(key, sizeof(key));
 	ossl.OPENSSL_cleanse(auth, sizeof(auth));
@@ -389,19 +246,42 @@ static bool is_destroy(uint32_t opcode)
 	       (opcode >> 8 < VIRTIO_CRYPTO_SERVICE_AKCIPHER && (opcode & 0xff) == 3);
 }
 
+/* Bytes of a control request's fixed fields in revision 1; before they were padded to those of the longest. */
+static size_t fields_size(uint32_t opcode)
+{
+	switch (opcode) {
+	case VIRTIO_CRYPTO_HASH_CREATE_SESSION:
+		return 8;
+	case VIRTIO_CRYPTO_MAC_CREATE_SESSION:
+		return sizeof(struct virtio_crypto_mac_session_para);
+	case VIRTIO_CRYPTO_AEAD_CREATE_SESSION:
+		return sizeof(struct virtio_crypto_aead_session_para);
+	case VIRTIO_CRYPTO_CIPHER_CREATE_SESSION:
+	case VIRTIO_CRYPTO_AKCIPHER_CREATE_SESSION:
+		return sizeof(struct virtio_crypto_op_ctrl_req) - sizeof(struct virtio_crypto_ctrl_header);
+	default:
+		return is_destroy(opcode) ? sizeof(uint64_t) : 0;
+	}
+}
+
 static void control_request(struct crypto *c, struct element *e)
 {
 	struct virtio_crypto_session_input input = {.session_id = 0};
 	struct virtio_crypto_op_ctrl_req req;
 	uint64_t id = 0;
-	uint8_t status = VIRTIO_CRYPTO_BADMSG;
-	bool whole = cursor_get(&e->rd, &req, sizeof(req)) && !e->fault;
+	uint8_t status = VIRTIO_CRYPTO_ERR;
+	bool revision_1 = backend_has(c->b, CRYPTO_F_REVISION_1), whole;
 
+	whole = cursor_get(&e->rd, &req.header, sizeof(req.header)) && !e->fault &&
+		cursor_get(
+			&e->rd, &req.u, revision_1 ? fields_size(le32toh(req.header.opcode)) : sizeof(req.u));
 	if (whole && is_destroy(le32toh(req.header.opcode)))
 		status = session_close(c, le64toh(req.u.destroy_session.session_id)) ? VIRTIO_CRYPTO_OK
-										     : VIRTIO_CRYPTO_INVSESS;
+										     : VIRTIO_CRYPTO_ERR;
 	else if (whole)
 		status = session_create(c, &req, &e->rd, &id);
+	if (status == VIRTIO_CRYPTO_NOSPC && !revision_1)
+		status = VIRTIO_CRYPTO_ERR;
 	if (status != VIRTIO_CRYPTO_OK)
 		virtqueue_count_error(e->queue);
 	if (e->wr.left < sizeof(input)) { /* the answer to DESTROY is the status alone */
@@ -532,15 +412,20 @@ static int crypto_start(struct backend *b, struct virtqueue *q)
 
 	if (virtqueue_index(q) >= c->data_queues)
 		return 0;
-	cq->engines = calloc(c->max_sessions, sizeof(struct crypto_engine *));
-	cq->scratch = malloc(2 * c->max_size + 64);
-	if (!cq->engines || !cq->scratch) {
-		free(cq->engines);
-		free(cq->scratch);
-		cq->engines = NULL;
-		cq->scratch = NULL;
+	cq->worker.engines = calloc(c->max_sessions, sizeof(struct crypto_engine *));
+	cq->worker.scratch = malloc(2 * c->max_size + 64);
+	if (!cq->worker.engines || !cq->worker.scratch) {
+		free(cq->worker.engines);
+		free(cq->worker.scratch);
+		cq->worker.engines = NULL;
+		cq->worker.scratch = NULL;
 		return log_errno(ENOMEM, "queue %u", virtqueue_index(q));
 	}
+	cq->worker.sessions = &c->sessions;
+	cq->worker.max_size = c->max_size;
+	cq->worker.revision_1 = backend_has(b, CRYPTO_F_REVISION_1);
+	for (unsigned i = 0; i < CRYPTO_SERVICES; i++)
+		cq->worker.stateless[i] = backend_has(b, CRYPTO_F_CIPHER_STATELESS + i);
 	__atomic_store_n(&cq->q, q, __ATOMIC_RELEASE);
 	return 0;
 }
@@ -555,13 +440,13 @@ static void crypto_stop(struct backend *b, struct virtqueue *q)
 	__atomic_store_n(&cq->q, NULL, __ATOMIC_RELEASE);
 	timer_disarm(&cq->refill);
 	for (unsigned i = 0; i < c->max_sessions; i++)
-		crypto_engine_free(cq->engines[i]);
-	free(cq->engines);
-	if (cq->scratch)
-		ossl.OPENSSL_cleanse(cq->scratch, 2 * c->max_size + 64);
-	free(cq->scratch);
-	cq->engines = NULL;
-	cq->scratch = NULL;
+		crypto_engine_free(cq->worker.engines[i]);
+	free(cq->worker.engines);
+	if (cq->worker.scratch)
+		ossl.OPENSSL_cleanse(cq->worker.scratch, 2 * c->max_size + 64);
+	free(cq->worker.scratch);
+	cq->worker.engines = NULL;
+	cq->worker.scratch = NULL;
 }
 
 static void crypto_reset(struct backend *b)
@@ -581,7 +466,8 @@ static void config_fill(struct crypto *c, struct virtio_crypto_config *config)
 			1U << VIRTIO_CRYPTO_SERVICE_AKCIPHER);
 	crypto_sym_config(config);
 	config->akcipher_algo =
-		htole32(1U << VIRTIO_CRYPTO_AKCIPHER_RSA | 1U << VIRTIO_CRYPTO_AKCIPHER_ECDSA);
+		htole32(1U << VIRTIO_CRYPTO_AKCIPHER_RSA | 1U << VIRTIO_CRYPTO_AKCIPHER_ECDSA |
+			1U << CRYPTO_AKCIPHER_ECDSA_SPEC);
 	config->max_cipher_key_len = htole32(CRYPTO_CIPHER_KEY_MAX);
 	config->max_auth_key_len = htole32(CRYPTO_AUTH_KEY_MAX);
 	config->max_size = htole64(c->max_size);
@@ -621,12 +507,24 @@ static void crypto_close(struct backend *b)
 	pthread_mutex_destroy(&c->quota);
 }
 
+static const struct feature_name crypto_features[] = {
+	{CRYPTO_F_REVISION_1, "revision-1"},
+	{CRYPTO_F_CIPHER_STATELESS + VIRTIO_CRYPTO_SERVICE_CIPHER, "cipher-stateless"},
+	{CRYPTO_F_CIPHER_STATELESS + VIRTIO_CRYPTO_SERVICE_HASH, "hash-stateless"},
+	{CRYPTO_F_CIPHER_STATELESS + VIRTIO_CRYPTO_SERVICE_MAC, "mac-stateless"},
+	{CRYPTO_F_CIPHER_STATELESS + VIRTIO_CRYPTO_SERVICE_AEAD, "aead-stateless"},
+	{CRYPTO_F_CIPHER_STATELESS + VIRTIO_CRYPTO_SERVICE_AKCIPHER, "akcipher-stateless"},
+	{0, NULL},
+};
+
 static const struct queue_spec crypto_queues[] = {{"data", queue_ready, 0}};
 
 const struct device device_crypto = {
 	.name = "crypto",
 	.summary = "ciphers, hashes, MACs, authenticated encryption, RSA and ECDSA, by OpenSSL",
 	.virtio_id = VIRTIO_ID_CRYPTO,
+	.features = BIT(CRYPTO_F_CIPHER_STATELESS + CRYPTO_SERVICES) - 1,
+	.feature_names = crypto_features,
 	.protocol_features = CRYPTO_PROTOCOL_FEATURES,
 	.state_size = sizeof(struct crypto),
 	.config_size = sizeof(struct virtio_crypto_config),

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The parts of the crypto device: queues and wire formats (crypto.c), sessions (crypto-session.c), and the algorithms, which
- * are libcrypto's: symmetric ones (crypto-sym.c) and those with two keys (crypto-asym.c).
+ * The parts of the crypto device: queues and how sessions are made (crypto.c), their table (crypto-session.c), requests
+ * (crypto-data.c), and the algorithms, which are libcrypto's: symmetric ones (crypto-sym.c) and those with two keys
+ * (crypto-asym.c).
  *
  * A session is what the driver described: algorithm, direction, keys. The table of sessions has a lock, for making and closing
  * them. To work with a session a queue has an engine made of it: libcrypto's contexts, keyed and ready, which only
@@ -19,6 +20,7 @@
 #include <openssl/rsa.h>
 #include <pthread.h>
 
+#include "crypto-wire.h"
 #include "device.h"
 #include "library.h"
 
@@ -28,6 +30,7 @@ enum {
 	CRYPTO_ASYM_KEY_MAX = 8192, /* bytes of DER */
 	CRYPTO_DIGEST_MAX = 64,
 	CRYPTO_DATA_QUEUES = 16,
+	CRYPTO_SERVICES = VIRTIO_CRYPTO_SERVICE_AKCIPHER + 1,
 };
 
 /* clang-format off */
@@ -127,6 +130,7 @@ struct crypto_engine {
 
 /* One request's parts. src and dst stand at their data. */
 struct crypto_job {
+	bool chain, aad_first; /* chain: with a hash or MAC beside the cipher */
 	const uint8_t *iv, *aad;
 	size_t iv_len, aad_len, src_len, dst_len, tag_len, result_len;
 	size_t cipher_at, cipher_len, hash_at, hash_len; /* chain, bytes from the start of src */
@@ -177,7 +181,24 @@ int crypto_session_slot(const struct crypto_sessions *s, uint64_t id);
 /* Another engine of a session. NULL: it is closed, or memory is short. */
 struct crypto_engine *crypto_session_engine(struct crypto_sessions *s, uint64_t id);
 
+/* Reads the keys, whose lengths p tells, to p->key and p->auth, which have room for CRYPTO_ASYM_KEY_MAX and
+ * CRYPTO_AUTH_KEY_MAX bytes. False: too long, or missing. */
+bool crypto_keys_get(struct cursor *rd, const struct crypto_params *p);
 uint8_t crypto_engine_new(struct crypto_engine **out, const struct crypto_params *p);
 void crypto_engine_free(struct crypto_engine *e);
+
+/* ---- crypto-data.c ---- */
+
+/* What works off the requests of one queue, in its thread. */
+struct crypto_worker {
+	struct crypto_sessions *sessions;
+	struct crypto_engine **engines; /* by slot of their session */
+	uint8_t *scratch; /* max_size bytes for data, as many and 64 for IV and associated data */
+	size_t max_size;
+	bool revision_1, stateless[CRYPTO_SERVICES]; /* as negotiated */
+};
+
+/* Works one request off: VIRTIO_CRYPTO_*. dst: where the result goes, a part of e->wr. */
+uint8_t crypto_data_run(struct crypto_worker *w, struct element *e, struct cursor *dst);
 
 #endif
