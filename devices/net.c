@@ -19,6 +19,8 @@
 enum { PROTOCOL_RARP = 2, PROTOCOL_MTU = 4 };
 enum { MTU_MIN = 68, RARP_LEN = 60 };
 
+#define TX_QUEUES UINT64_C(0xaaaaaaaaaaaaaaaa)
+
 /* Options */
 
 static const char *parse_mac(void *base, const char *value)
@@ -575,6 +577,7 @@ const struct device device_net = {
 	.nqueues = 2,
 	.repeat = 2,
 	.max_queues = NET_MAX_PAIRS * 2 + 1,
+	.only_read = TX_QUEUES, /* DPDK marks headers in tables of packed rings as writable */
 	.queue_threads = true,
 	.in_order = true,
 	.open = net_open,

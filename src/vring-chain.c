@@ -85,6 +85,7 @@ static bool slot_append(
 
 bool vring_add(struct virtqueue *q, struct vring_slot *s, uint64_t addr, uint32_t len, bool writable)
 {
+	writable = writable && !q->only_read;
 	if (unlikely(!writable && (s->nwr || s->tail_lost))) {
 		virtqueue_break(q, "a device-readable descriptor follows a device-writable one");
 		return false;

@@ -228,6 +228,7 @@ struct virtqueue {
 		} packed_;
 	};
 
+	bool only_read;			 /* no buffer is writable, whatever the driver says */
 	bool reverse;			 /* we are the ring's driver */
 	struct vring_reversed *reversed; /* then, once it was started */
 

@@ -42,7 +42,7 @@ for file in src/*.[ch] devices/*.[ch] tests/unit/*.c tests/device/*.c; do
 done
 for file in tests/cli/*.sh tests/guest/*.sh; do
 	case $file in
-	*/common.sh | */cache.sh | */check.sh) continue ;;
+	*/common.sh | */cache.sh | */check.sh | */packages.sh) continue ;;
 	esac
 	ok "$file is in Makefile.am" in_makefile "$file"
 done

@@ -722,6 +722,7 @@ static void hostile_send(const struct fe_mode *m)
 	CHECK_EQ(fe_transact(c.tx, &b, 1), 0);
 	b = fe_wr(&c.fe, p, 1000);
 	CHECK_EQ(fe_transact(c.tx, &b, 1), 0);
+	CHECK_EQ(peer_recv(&c.peer, got, sizeof(got)), 1000 - c.hdr); /* a mark that means nothing here */
 	b = (struct vring_driver_buf){.addr = 0x123, .len = 100};
 	CHECK_EQ(fe_transact(c.tx, &b, 1), 0);
 	set_header(p, 0, 0, false, 6);
