@@ -4,13 +4,16 @@
 # QEMU's front-end on our input devices: the guest knows of each what it should,
 # its programs read what was sent although QEMU gives us four buffers only, LEDs
 # come back; after a reboot, and after a pause with a key held, all of it again.
+# Of devices of the host that umockdev presents evtest says the same as there.
 
 limit=180
 # shellcheck source=tests/lib/guest.sh
 . "$(dirname "$0")/../lib/guest.sh"
+# shellcheck source=tests/lib/evdev.sh
+. "$(dirname "$0")/../lib/evdev.sh"
 
 requires_qemu
-requires socat
+requires socat umockdev-run evtest
 qemu=$("$guestdir/build-qemu" --cached) || lacking "no QEMU of the backports (tests/guest/build-qemu gets it)"
 PATH=$qemu:$PATH
 
@@ -44,6 +47,12 @@ got_lines()
 	[ "$(got "$1" | wc -l)" -ge "$2" ]
 }
 
+# seen KIND N: has the guest's evtest seen so many reports?
+seen()
+{
+	[ "$(got "evdev-$1" | evdev_reports | wc -l)" -ge "$2" ]
+}
+
 heard()
 {
 	grep -qxF -e "$2" "$tmp/$1.back" 2>/dev/null
@@ -56,12 +65,18 @@ for kind in "${kinds[@]}"; do
 	program "$kind"
 done
 
+for kind in "${evdev_kinds[@]}"; do
+	evdev_backend "$kind"
+	arguments+=(-chardev "socket,id=evdev-$kind,path=$socket" -device "vhost-user-input-pci,chardev=evdev-$kind")
+	evdev_host "$kind" >"$tmp/evdev.$kind.host"
+done
+
 guest_reboots=1 qemu_start guest 160 "${arguments[@]}" <<'GUEST'
 modprobe virtio_input
 modprobe evdev
 node() { inputtest find "vhost-user-multi $1"; }
 # tag TEXT: before each line, at once (sed would look for the next line first)
-tag() { while read -r line; do echo "$1: $line"; done; }
+tag() { while IFS= read -r line; do echo "$1: $line"; done; }
 await 20 test -n "$(node multitouch)"
 echo booted
 read -r boot
@@ -86,6 +101,17 @@ read -r go
 is "$boot: no key is held after the pause" "$(inputtest held "$(node keyboard)" | head -n 1)" keys
 drain
 [ "$boot" = last ] || reboot -f
+mocked() { inputtest find "Test $1"; }
+for kind in keyboard mouse tablet touchscreen; do
+	evtest "$(mocked $kind)" | tag evdev-$kind &
+done
+read -r go
+killall evtest
+wait
+check "LED on" inputtest set "$(mocked keyboard)" 17 1 1
+check "LED off" inputtest set "$(mocked keyboard)" 17 1 0
+check "sound" inputtest set "$(mocked keyboard)" 18 2 440
+read -r go
 GUEST
 
 # report KIND I
@@ -156,7 +182,34 @@ for boot in first last; do
 	ok "$boot: cont" qmp guest cont
 	guest_tell guest go
 done
+# ---- devices of the host, as umockdev presents them ----
+
+evdev_count=32 # reports of each
+for kind in "${evdev_kinds[@]}"; do
+	guest_await guest 20 "^evdev-$kind: Testing"
+	result $? "the guest's evtest reads the $kind"
+done
+for ((n = 0; n < evdev_count; n += 8)); do
+	for kind in "${evdev_kinds[@]}"; do
+		evdev_play "$kind" $((n + 1)) $((n + 8))
+	done
+	for kind in "${evdev_kinds[@]}"; do
+		await 10 seen "$kind" $((n + 8)) || break 2
+	done
+done
+guest_tell guest go
+await 20 evdev_heard_is keyboard 17:1=1 17:1=0 18:2=440
+result $? "LEDs and sounds reach the device" || evdev_heard keyboard | note
+guest_tell guest go
 guest_wait guest
+for kind in "${evdev_kinds[@]}"; do
+	got "evdev-$kind" | evdev_capabilities >"$tmp/got"
+	ok "$kind: evtest says the same of it in the guest and on the host" diff "$tmp/evdev.$kind.host" "$tmp/got"
+	evdev_wanted "$kind" $evdev_count >"$tmp/wanted"
+	got "evdev-$kind" | evdev_reports >"$tmp/got"
+	ok "$kind: and sees the same events" diff "$tmp/wanted" "$tmp/got"
+	ok "$kind: its back-end ends at SIGTERM" stop "evdev.$kind"
+done
 
 is "keyboard" "$(got first-keyboard | grep -E '^(name|id|types)' | tr '\n' ' ')" \
 	"name vhost-user-multi keyboard id 6:0:1:1 types 0 1 17 20 "
