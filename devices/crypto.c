@@ -247,7 +247,7 @@ static bool is_destroy(uint32_t opcode)
 }
 
 /* Bytes of a control request's fixed fields in revision 1; before they were padded to those of the longest. */
-static size_t fields_size(uint32_t opcode)
+static size_t control_size(uint32_t opcode)
 {
 	switch (opcode) {
 	case VIRTIO_CRYPTO_HASH_CREATE_SESSION:
@@ -274,7 +274,7 @@ static void control_request(struct crypto *c, struct element *e)
 
 	whole = cursor_get(&e->rd, &req.header, sizeof(req.header)) && !e->fault &&
 		cursor_get(
-			&e->rd, &req.u, revision_1 ? fields_size(le32toh(req.header.opcode)) : sizeof(req.u));
+			&e->rd, &req.u, revision_1 ? control_size(le32toh(req.header.opcode)) : sizeof(req.u));
 	if (whole && is_destroy(le32toh(req.header.opcode)))
 		status = session_close(c, le64toh(req.u.destroy_session.session_id)) ? VIRTIO_CRYPTO_OK
 										     : VIRTIO_CRYPTO_ERR;
