@@ -61,6 +61,9 @@ roomy_shm()
 	[ "$(df -k --output=avail /dev/shm 2>/dev/null | tail -n 1)" -ge 262144 ] 2>/dev/null
 }
 
+# Drivers of the test kernel that only some tests want. A test gives the argument again.
+quiet_drivers=(cryptomgr.notests=1 null_blk.nr_devices=0 scsi_debug.add_host=0)
+
 # uml_start NAME SECONDS [KERNEL-ARGUMENT...] <SCRIPT
 #
 # The guest's memory is a file in TMPDIR, best on a tmpfs; without trust in the
@@ -74,7 +77,7 @@ uml_start()
 	roomy_shm || memory=$tmp
 	TMPDIR=$memory spawn "$name" timeout -k 1 "$seconds" \
 		"$uml" mem="${guest_memory:-96M}" initrd="$initramfs" hostdir="$dir" uml_dir="$dir/uml" \
-		con=null con0=null,fd:1 ssl=null random.trust_cpu=on "$@"
+		con=null con0=null,fd:1 ssl=null random.trust_cpu=on "${quiet_drivers[@]}" "$@"
 }
 
 # guest_results NAME <OUTPUT: what the guest's checks found
