@@ -297,11 +297,11 @@ static const struct option_spec caif_options[] = {
 			"may be given again; HOST is "
 			"stdio, pty[:link=PATH], unix:PATH[,server], tcp:HOST:PORT[,server], file:PATH, fd:N or null; "
 			"loop instead of a host; with log=FILE"},
-	{"mtu", OPTION_U32, OPTION_FIELD(struct caif, mtu), .def = "4096", .min = 1024, .max = 65535,
+	{"mtu", OPTION_U32, OPTION_FIELD(struct caif, mtu), .def = "4092", .min = 1024, .max = 65535,
 		.help = "bytes of the longest frame with its head and tail room"},
-	{"headroom", OPTION_U32, OPTION_FIELD(struct caif, headroom), .def = "32", .max = 255,
+	{"headroom", OPTION_U32, OPTION_FIELD(struct caif, headroom), .def = "0", .max = 255,
 		.help = "bytes before each frame"},
-	{"tailroom", OPTION_U32, OPTION_FIELD(struct caif, tailroom), .def = "32", .max = 255,
+	{"tailroom", OPTION_U32, OPTION_FIELD(struct caif, tailroom), .def = "0", .max = 255,
 		.help = "bytes after each frame"},
 	OPTIONS_END,
 };

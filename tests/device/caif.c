@@ -12,6 +12,7 @@
 
 enum { TX, RX };
 enum { RING = 16, BUF = 2048, HEAD = 32, TAIL = 32, MAX = 1400 };
+#define CAIF "caif", "--headroom=32", "--tailroom=32"
 enum { VEI = 1, VIDEO, DEBUG, DATAGRAM, RFM, UTIL };
 
 struct modem {
@@ -197,7 +198,7 @@ static void loops(const struct fe_mode *m)
 	struct modem g;
 	unsigned a, b;
 
-	begin(&g, m, FE_ARGS("caif", "--channel=datagram:8,loop"));
+	begin(&g, m, FE_ARGS(CAIF, "--channel=datagram:8,loop"));
 	say(&g, 0, (uint8_t[]){3, 2}, 2); /* enumerate */
 	expect(&g, 0, (uint8_t[]){0x23, 2}, 2);
 	a = link_up(&g, DATAGRAM, 3, conn, 4);
@@ -266,7 +267,7 @@ static void hosts(const struct fe_mode *m)
 	struct modem g;
 
 	begin(&g, m,
-		FE_ARGS("caif", path_of("--channel=at,host=unix:@/at,server", dir),
+		FE_ARGS(CAIF, path_of("--channel=at,host=unix:@/at,server", dir),
 			path_of("--channel=datagram:9,host=unix:@/dgram,server", dir),
 			path_of("--channel=debug,host=unix:@/debug,server", dir),
 			path_of("--channel=utility:psock,host=unix:@/util,server", dir)));
@@ -319,7 +320,7 @@ static void flow(const struct fe_mode *m)
 	unsigned at;
 	int fd;
 
-	begin(&g, m, FE_ARGS("caif", path_of("--channel=at,host=unix:@/at,server", dir)));
+	begin(&g, m, FE_ARGS(CAIF, path_of("--channel=at,host=unix:@/at,server", dir)));
 	at = link_up(&g, VEI, 2, NULL, 0);
 	for (unsigned i = 0; i < FRAMES; i++) {
 		memset(data + 1, (int)i, MAX);
@@ -346,7 +347,7 @@ static void full(const struct fe_mode *m)
 	struct modem g;
 	unsigned link;
 
-	begin(&g, m, FE_ARGS("caif"));
+	begin(&g, m, FE_ARGS(CAIF));
 	link = link_up(&g, DATAGRAM, 3, "\1\0\0\0", 4);
 	for (unsigned i = 0; i < RING; i++) {
 		say(&g, link, (uint8_t[]){8, 0, 0, 0, (uint8_t)i}, 5);
@@ -374,7 +375,7 @@ static void frames(const struct fe_mode *m)
 	struct frame f;
 	unsigned link;
 
-	begin(&g, m, FE_ARGS("caif", "--channel=at,host=null", "--channel=utility,host=null"));
+	begin(&g, m, FE_ARGS(CAIF, "--channel=at,host=null", "--channel=utility,host=null"));
 	link = link_up(&g, VEI, 2, NULL, 0);
 	for (unsigned i = 0; i < ARRAY_SIZE(control); i++) {
 		say(&g, 0, control[i], i == 0 || i == 3 ? 1 : i < 3 ? 2 : 6);
@@ -421,7 +422,7 @@ static void rings(const struct fe_mode *m)
 	struct frame f;
 	uint16_t id;
 
-	begin(&g, m, FE_ARGS("caif"));
+	begin(&g, m, FE_ARGS(CAIF));
 	say(&g, 0, "\5", 1);
 	id = take(&g, &f);
 	give_back(&g, (uint32_t)id + 70000);
@@ -459,7 +460,7 @@ static void stops(const struct fe_mode *m)
 	struct modem g;
 	unsigned link;
 
-	begin(&g, m, FE_ARGS("caif"));
+	begin(&g, m, FE_ARGS(CAIF));
 	link = link_up(&g, DATAGRAM, 3, "\1\0\0\0", 4);
 	for (unsigned i = 0; i < 4; i++)
 		say(&g, link, (uint8_t[]){8, 0, 0, 0, (uint8_t)i}, 5);
@@ -487,7 +488,7 @@ static void reconnect(const struct fe_mode *m)
 	const char *path = path_of("@/vhost", fe_tmpdir());
 
 	fe_init(&g.fe, m);
-	fe_spawn_path(&g.fe, path, FE_ARGS("caif", "--channel=at,host=null"));
+	fe_spawn_path(&g.fe, path, FE_ARGS(CAIF, "--channel=at,host=null"));
 	for (unsigned round = 0; round < 3; round++) {
 		struct fe_process p;
 		struct frame f;

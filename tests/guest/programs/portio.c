@@ -7,12 +7,14 @@
  *	  portio expect SEED BYTES END		expect only
  *	  portio fill SEED END			send until nothing is taken for a second, print how much was
  *	  portio messages COUNT END		send COUNT messages of many sizes, each of which must come back
+ *	  portio ask TEXT END			say a line, print what is answered up to OK
  *	  portio echo END			give back all messages or bytes until the end
  *	  portio wait END			until END is there, and its port open on the other side
  *	  portio channel CTRL NAME SRC DST	make an endpoint by way of an rpmsg_ctrl device
  *	  portio free ENDPOINT			unmake it
  *
- * END is a device, or unix:PATH or seq:PATH, where somebody listens. Several ends are used at the same time, by a process each; the
+ * END is a device, or unix:PATH or seq:PATH, where somebody listens, or caif:PROTOCOL (at, debug, datagram:ID, loop:ID, util:NAME,
+ * rfm:ID:VOLUME). Several ends are used at the same time, by a process each; the
  * noise of the n-th is SEED + n. Exit status 0: all came as it should.
  */
 #define _DEFAULT_SOURCE
@@ -32,6 +34,7 @@
 #include <sys/wait.h>
 #include <termios.h>
 #include <unistd.h>
+#include <linux/caif/caif_socket.h>
 #include <linux/rpmsg.h>
 
 enum { LIMIT_MS = 60000, MESSAGE = 496, WINDOW = 128 };
@@ -44,6 +47,50 @@ static _Noreturn void fail(const char *what)
 	exit(1);
 }
 
+/* PROTOCOL[:ID][:NAME] of the AF_CAIF sockets; lines of bytes are streams. */
+static int caif_open(const char *end)
+{
+	static const struct {
+		const char *name;
+		int protocol, type;
+	} kinds[] = {{"at", CAIFPROTO_AT, SOCK_STREAM}, {"debug", CAIFPROTO_DEBUG, SOCK_STREAM},
+		{"datagram", CAIFPROTO_DATAGRAM, SOCK_SEQPACKET},
+		{"loop", CAIFPROTO_DATAGRAM_LOOP, SOCK_SEQPACKET}, {"util", CAIFPROTO_UTIL, SOCK_STREAM},
+		{"rfm", CAIFPROTO_RFM, SOCK_SEQPACKET}};
+	const char *arg = strchr(end, ':'), *volume = arg ? strchr(arg + 1, ':') : NULL;
+	size_t i, n = arg ? (size_t)(arg - end) : strlen(end);
+	struct sockaddr_caif a = {.family = AF_CAIF};
+	int fd;
+
+	for (i = 0; strlen(kinds[i].name) != n || strncmp(kinds[i].name, end, n) != 0; i++)
+		if (i + 1 == sizeof(kinds) / sizeof(*kinds)) {
+			errno = EINVAL;
+			fail("protocol");
+		}
+	switch (kinds[i].protocol) {
+	case CAIFPROTO_AT:
+		a.u.at.type = CAIF_ATTYPE_PLAIN;
+		break;
+	case CAIFPROTO_DEBUG:
+		a.u.dbg.type = CAIF_DEBUG_TRACE_INTERACTIVE;
+		a.u.dbg.service = CAIF_RADIO_DEBUG_SERVICE;
+		break;
+	case CAIFPROTO_UTIL:
+		snprintf(a.u.util.service, sizeof(a.u.util.service), "%s", arg ? arg + 1 : "");
+		break;
+	case CAIFPROTO_RFM:
+		a.u.rfm.connection_id = (uint32_t)strtoul(arg ? arg + 1 : "", NULL, 0);
+		snprintf(a.u.rfm.volume, sizeof(a.u.rfm.volume), "%s", volume ? volume + 1 : "");
+		break;
+	default:
+		a.u.dgm.connection_id = (uint32_t)strtoul(arg ? arg + 1 : "", NULL, 0);
+	}
+	fd = socket(AF_CAIF, kinds[i].type, kinds[i].protocol);
+	if (fd < 0 || connect(fd, (struct sockaddr *)&a, sizeof(a)) < 0)
+		fail("connect");
+	return fd;
+}
+
 static int end_open(const char *end)
 {
 	struct sockaddr_un a = {.sun_family = AF_UNIX};
@@ -52,6 +99,8 @@ static int end_open(const char *end)
 	int fd;
 
 	name = end;
+	if (strncmp(end, "caif:", 5) == 0)
+		return caif_open(end + 5);
 	if (seq || strncmp(end, "unix:", 5) == 0) {
 		snprintf(a.sun_path, sizeof(a.sun_path), "%s", strchr(end, ':') + 1);
 		fd = socket(AF_UNIX, seq ? SOCK_SEQPACKET : SOCK_STREAM, 0);
@@ -96,6 +145,14 @@ static void await_fd(int fd, short events)
 	fail(events == POLLIN ? "nothing comes" : "nothing is taken");
 }
 
+/* AF_CAIF of Linux 6.1 looks for an iovec where write(2) has none. */
+static ssize_t put(int fd, const void *buf, size_t n)
+{
+	ssize_t r = send(fd, buf, n, MSG_NOSIGNAL);
+
+	return r < 0 && errno == ENOTSOCK ? write(fd, buf, n) : r;
+}
+
 static void send_noise(int fd, uint64_t seed, uint64_t total)
 {
 	static uint8_t buf[16384];
@@ -107,7 +164,7 @@ static void send_noise(int fd, uint64_t seed, uint64_t total)
 
 		noise(buf, at, n, seed);
 		await_fd(fd, POLLOUT);
-		r = write(fd, buf, n);
+		r = put(fd, buf, n);
 		if (r < 0 && errno != EAGAIN && errno != EINTR)
 			fail("write");
 		at += r > 0 ? (uint64_t)r : 0;
@@ -206,7 +263,7 @@ static bool send_message(int fd, uint32_t i)
 	ssize_t r;
 
 	noise(buf, (uint64_t)i * MESSAGE, message_size(i), 5);
-	r = write(fd, buf, message_size(i));
+	r = put(fd, buf, message_size(i));
 	if (r < 0 && (errno == EAGAIN || errno == EINTR || errno == ENOMEM))
 		return false;
 	if (r != (ssize_t)message_size(i))
@@ -256,7 +313,7 @@ static int echo(int fd)
 
 	while ((r = read(fd, buf, sizeof(buf))) > 0)
 		for (ssize_t at = 0; at < r; at += w)
-			if ((w = write(fd, buf + at, (size_t)(r - at))) <= 0)
+			if ((w = put(fd, buf + at, (size_t)(r - at))) <= 0)
 				fail("write");
 	return r < 0 && errno != ECONNRESET && errno != EPIPE ? 1 : 0;
 }
@@ -267,6 +324,27 @@ static int drain(int fd)
 
 	while (read(fd, buf, sizeof(buf)) > 0)
 		;
+	return 0;
+}
+
+/* Prints what is said up to a line "OK". */
+static int ask(const char *text, int fd)
+{
+	static char buf[4096];
+	size_t n = 0;
+
+	if (put(fd, text, strlen(text)) < 0 || put(fd, "\r\n", 2) < 0)
+		fail("write");
+	while (!strstr(buf, "OK\r\n") && n < sizeof(buf) - 1) {
+		ssize_t r;
+
+		await_fd(fd, POLLIN);
+		r = read(fd, buf + n, sizeof(buf) - 1 - n);
+		if (r <= 0)
+			fail("read");
+		n += (size_t)r;
+	}
+	fputs(buf, stdout);
 	return 0;
 }
 
@@ -308,6 +386,8 @@ int main(int argc, char **argv)
 		return echo(end_open(argv[2]));
 	if (strcmp(what, "drain") == 0 && argc == 3)
 		return drain(end_open(argv[2]));
+	if (strcmp(what, "ask") == 0 && argc == 4)
+		return ask(argv[2], end_open(argv[3]));
 	if (strcmp(what, "channel") == 0 && argc == 6)
 		return channel(argv + 2);
 	if (strcmp(what, "free") == 0 && argc == 3)
