@@ -7,7 +7,7 @@
 #
 #	BENCH_SECONDS=S	length of a slice (0.5; 0.1 is for a quick look)
 #	BENCH_SLICES=N	slices per back-end and figure (5); medians are printed
-#	BENCH_ONLY=RE	only figures whose group matches: ring, control, balloon, null, tmpfs, file, nbd, scsi, 9p, net, console, rng, input, gpu
+#	BENCH_ONLY=RE	only figures whose group matches: ring, control, balloon, null, tmpfs, file, nbd, scsi, 9p, net, vsock, console, rng, input, gpu
 #	BENCH_DIR=DIR	where the real file is made (the current directory)
 #	BENCH_ARGS=...	more options for our back-end
 #
@@ -19,6 +19,8 @@
 #
 # The daemon is measured twice: "uring" has aio=io_uring and an iothread (which
 # polls, as is its default), "threads" has aio=threads and no iothread.
+#
+# In figures of vsock the daemon is a bare Unix socket with the same writes and reads.
 
 limit=600
 # shellcheck source-path=SCRIPTDIR
@@ -31,6 +33,7 @@ blkbench=${BLKBENCH:-./tests/bench/blkbench}
 p9bench=${P9BENCH:-./tests/bench/9pbench}
 netbench=${NETBENCH:-./tests/bench/netbench}
 portbench=${PORTBENCH:-./tests/bench/portbench}
+vsockbench=${VSOCKBENCH:-./tests/bench/vsockbench}
 startbench=${STARTBENCH:-./tests/bench/startbench}
 balloonbench=${BALLOONBENCH:-./tests/bench/balloonbench}
 inputbench=${INPUTBENCH:-./tests/bench/inputbench}
@@ -49,6 +52,12 @@ figure()
 		'BEGIN { met = kind == "least" ? value >= target : value <= target
 			printf "%s %s %s", kind == "least" ? ">=" : "<=", target, met ? "met" : "MISSED" }')
 	printf '%-36s %10s %10s %6s  %-12s %s\n' "$1" "$2" "$3" "$4" "$5" "$verdict"
+}
+
+# over A B: A/B
+over()
+{
+	awk -v a="$1" -v b="$2" 'BEGIN { printf "%.2f", a / b }'
 }
 
 wanted()
@@ -384,6 +393,25 @@ net()
 	done
 }
 
+# Sockets against the bare Unix socket behind them: what the same writes and reads cost without a device.
+vsock()
+{
+	local name ours floor cpu floor_cpu
+	VUM=$vum "$vsockbench" "$seconds" "$slices" >"$tmp/out" || {
+		note <"$tmp/out"
+		exit 1
+	}
+	while read -r name ours floor cpu floor_cpu; do
+		if [ "$name" = connections ]; then
+			figure vsock.connections "$ours" "$floor" "$(over "$ours" "$floor")" conn/s
+			figure vsock.connections.cpu "$cpu" - - ns/conn
+			continue
+		fi
+		figure "vsock.$name" "$ours" "$floor" "$(over "$ours" "$floor")" MB/s
+		figure "vsock.$name.cpu" "$cpu" "$floor_cpu" "$(over "$cpu" "$floor_cpu")" ns/write most 1.5
+	done <"$tmp/out"
+}
+
 # Our SCSI disk against our block device; ratios are scsi/block.
 scsis()
 {
@@ -432,6 +460,7 @@ printf '%-36s %10s %10s %6s  %-12s %s\n' '# figure' ours daemon ratio unit targe
 ! wanted scsi || scsis
 ! wanted 9p || p9
 ! wanted net || net
+! wanted vsock || vsock
 ! wanted console || ports
 ! wanted rng || start
 ! wanted input || input
