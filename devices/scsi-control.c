@@ -32,11 +32,26 @@ static void put_bool(struct json *out, const char *key, bool value)
 	json_bool(out, value);
 }
 
+static void put_passed(struct json *out, const struct scsi_lun *l)
+{
+	json_object_begin(out);
+	put_address(out, l);
+	put_member(out, "type", "pass-through");
+	put_member(out, "device", l->source);
+	put_number(out, "device-type", scsi_sg_type(l->sg));
+	put_number(out, "transfer-limit", scsi_sg_limit(l->sg));
+	json_object_end(out);
+}
+
 static void put_unit(struct scsi_lun *l, void *arg)
 {
 	struct json *out = arg;
 	uint32_t state = __atomic_load_n(&l->state, __ATOMIC_RELAXED);
 
+	if (l->sg != NULL) {
+		put_passed(out, l);
+		return;
+	}
 	json_object_begin(out);
 	put_address(out, l);
 	put_member(out, "type", l->type == SCSI_CDROM ? "cdrom" : "disk");
@@ -136,6 +151,8 @@ static int resize_unit(struct backend *b, struct command *c)
 
 	if (r < 0)
 		return r;
+	if (l->sg != NULL)
+		return command_error(c, EINVAL, "%s: a real device has its size itself", l->source);
 	if (command_size(c, "size", &size) && size == 0)
 		return command_error(c, EINVAL, "size=0: not a size");
 	r = disk_resize(l->disk, size);

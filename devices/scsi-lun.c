@@ -11,6 +11,9 @@
 #include <stdio.h>
 #include <stdlib.h>
 
+#define SG_TIMEOUT     30000u		      /* ms */
+#define SG_TIMEOUT_MAX (24u * 60 * 60 * 1000) /* ms */
+
 /* Finding */
 
 static unsigned slot_of(unsigned target, unsigned lun)
@@ -142,9 +145,9 @@ bool scsi_lun_number(const char *text, unsigned *target, unsigned *lun)
 struct spec {
 	unsigned target, lun;
 	struct disk_options disk;
-	char *serial, *reservations;
-	uint64_t block;
-	bool removable, cdrom, writethrough;
+	char *serial, *reservations, *sg;
+	uint64_t block, sg_timeout;
+	bool removable, cdrom, writethrough, all_commands;
 	char *why;
 	size_t size;
 };
@@ -187,6 +190,7 @@ static const struct {
 	{"removable", offsetof(struct spec, removable)},
 	{"cdrom", offsetof(struct spec, cdrom)},
 	{"writethrough", offsetof(struct spec, writethrough)},
+	{"all-commands", offsetof(struct spec, all_commands)},
 };
 
 static int spec_flag(struct spec *p, const char *key)
@@ -207,6 +211,7 @@ static const struct {
 } spec_numbers[] = {
 	{"null", "size of 512 bytes or more", offsetof(struct spec, disk.null_size), 512, options_parse_size},
 	{"nbd-retry", "time", offsetof(struct spec, disk.nbd_retry), 0, options_parse_duration},
+	{"sg-timeout", "time", offsetof(struct spec, sg_timeout), 0, options_parse_duration},
 	{"iops", "number", offsetof(struct spec, disk.iops), 0, options_parse_u64},
 	{"iops-burst", "number", offsetof(struct spec, disk.iops_burst), 0, options_parse_u64},
 	{"bps", "size", offsetof(struct spec, disk.bps), 0, options_parse_size},
@@ -238,6 +243,8 @@ static int spec_value(struct spec *p, const char *key, char *value)
 		p->disk.path = value;
 	else if (strcmp(key, "nbd") == 0 && value[0] != '\0')
 		p->disk.nbd = value;
+	else if (strcmp(key, "sg") == 0 && value[0] != '\0')
+		p->sg = value;
 	else if (strcmp(key, "serial") == 0)
 		p->serial = value;
 	else if (strcmp(key, "reservations") == 0 && value[0] != '\0')
@@ -252,6 +259,23 @@ static int spec_value(struct spec *p, const char *key, char *value)
 			return spec_error(p, "block-size=%s: no power of two from 512 to 65536", value);
 	} else
 		return spec_error(p, "%s=%s: no such key or value", key, value);
+	return 0;
+}
+
+/* A real device has its properties itself. */
+static int spec_check_sg(struct spec *p)
+{
+	const struct disk_options *d = &p->disk;
+
+	if (p->sg == NULL && (p->sg_timeout != 0 || p->all_commands))
+		return spec_error(p, "sg-timeout= and all-commands need sg=");
+	if (p->sg != NULL &&
+		(p->removable || p->cdrom || p->writethrough || p->block != 0 || p->serial != NULL ||
+			p->reservations != NULL || d->read_only || d->direct || d->iops != 0 ||
+			d->iops_burst != 0 || d->bps != 0 || d->bps_burst != 0))
+		return spec_error(p, "sg= goes with sg-timeout= and all-commands only");
+	if (p->sg_timeout > SG_TIMEOUT_MAX)
+		return spec_error(p, "sg-timeout=: more than a day");
 	return 0;
 }
 
@@ -273,8 +297,12 @@ static int spec_parse(struct spec *p, char *text)
 			r = spec_value(p, part, value + 1);
 		}
 	}
-	if (r == 0 && (p->disk.path != NULL) + (p->disk.nbd != NULL) + (p->disk.null_size != 0) != 1)
-		r = spec_error(p, "exactly one of file=, nbd= and null= is needed");
+	if (r == 0 &&
+		(p->disk.path != NULL) + (p->disk.nbd != NULL) + (p->disk.null_size != 0) + (p->sg != NULL) !=
+			1)
+		r = spec_error(p, "exactly one of file=, nbd=, null= and sg= is needed");
+	if (r == 0)
+		r = spec_check_sg(p);
 	if (r == 0 && p->serial != NULL && (p->serial[0] == '\0' || strlen(p->serial) > SCSI_SERIAL))
 		r = spec_error(p, "serial=%s: not 1 to %u bytes", p->serial, SCSI_SERIAL);
 	return r;
@@ -284,6 +312,7 @@ static void lun_free(struct scsi_lun *l)
 {
 	disk_watch_del(&l->watch);
 	disk_close(l->disk);
+	scsi_sg_close(l->sg);
 	fd_close(&l->pr_fd);
 	free(l->source);
 	free(l);
@@ -297,6 +326,23 @@ static void size_changed(struct disk_watch *w)
 	scsi_lun_attention(l, ATTENTION_CAPACITY);
 	scsi_event_send(l->scsi, VIRTIO_SCSI_T_PARAM_CHANGE, l->target, l->number, 0x2a | 0x09 << 8);
 	scsi_tell(l, "resized");
+}
+
+static int lun_open_sg(struct scsi_lun *l, struct spec *p)
+{
+	uint32_t timeout = p->sg_timeout != 0 ? (uint32_t)p->sg_timeout : SG_TIMEOUT;
+	const char *what;
+	int r;
+
+	l->source = strdup(p->sg);
+	if (l->source == NULL)
+		return spec_error(p, "out of memory");
+	r = scsi_sg_open(&l->sg, p->sg, timeout, p->all_commands, &what);
+	if (r == -ENODEV)
+		return spec_error(p, "sg=%s: %s", p->sg, what);
+	if (r < 0)
+		spec_error(p, "sg=%s: %s: %s", p->sg, what, strerror(-r));
+	return r;
 }
 
 static int lun_open(struct scsi_lun *l, struct spec *p)
@@ -341,6 +387,8 @@ static void lun_describe(struct scsi_lun *l, const struct spec *p)
 {
 	l->target = (uint8_t)p->target;
 	l->number = (uint16_t)p->lun;
+	if (l->sg != NULL)
+		return;
 	l->type = p->cdrom ? SCSI_CDROM : SCSI_DISK;
 	l->read_only = disk_limits(l->disk)->read_only;
 	l->removable = p->removable;
@@ -381,7 +429,7 @@ static int lun_make(struct scsi *s, struct spec *p)
 		return spec_error(p, "out of memory");
 	l->scsi = s;
 	l->pr_fd = -1;
-	r = lun_open(l, p);
+	r = p->sg != NULL ? lun_open_sg(l, p) : lun_open(l, p);
 	if (r == 0) {
 		lun_describe(l, p);
 		if (!lun_insert(s, l))

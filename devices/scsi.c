@@ -178,7 +178,7 @@ bool scsi_io(struct scsi_request *r)
 }
 
 /* The queue stops: back into the ring. The answer is for the case that it can't, and nobody remembers it. */
-static void give_back(struct scsi_request *r)
+void scsi_give_back(struct scsi_request *r)
 {
 	struct virtio_scsi_cmd_resp resp = {.response = VIRTIO_SCSI_S_BUSY};
 	struct cursor c = r->resp;
@@ -207,7 +207,7 @@ static bool take(struct disk_io *io, void *arg)
 	if (r->abort != 0)
 		scsi_respond(r, r->abort);
 	else
-		give_back(r);
+		scsi_give_back(r);
 	return true;
 }
 
@@ -234,6 +234,7 @@ void scsi_withdraw(struct scsi_queue *q, bool stops)
 	struct withdrawal w = {q, stops};
 	struct disk_lane *lane;
 
+	scsi_sg_withdraw(q, stops);
 	for (struct scsi_request *r = q->inflight; r != NULL; r = r->next)
 		r->asked = false;
 	while ((lane = lane_to_ask(q)) != NULL)
@@ -242,7 +243,7 @@ void scsi_withdraw(struct scsi_queue *q, bool stops)
 		struct scsi_request *r = q->parked;
 
 		scsi_unlink(r);
-		give_back(r);
+		scsi_give_back(r);
 	}
 	if (q->parked == NULL)
 		q->parked_tail = &q->parked;
@@ -279,6 +280,17 @@ void scsi_status(struct scsi_request *r, uint8_t status)
 {
 	struct virtio_scsi_cmd_resp resp = {.status = status};
 
+	end(r, &resp);
+}
+
+void scsi_status_sense(struct scsi_request *r, uint8_t status, const void *sense, size_t len)
+{
+	struct virtio_scsi_cmd_resp resp = {.status = status};
+
+	memcpy(resp.sense, sense, MIN(len, sizeof(resp.sense)));
+	resp.sense_len = htole32((uint32_t)MIN(len, MIN(sizeof(resp.sense), r->sense_size)));
+	if (status != STATUS_GOOD)
+		virtqueue_count_error(r->element->queue);
 	end(r, &resp);
 }
 
@@ -442,6 +454,11 @@ static void dispatch(struct scsi_request *r)
 		execute_nobody(r);
 		return;
 	}
+	if (unlikely(r->lun->sg != NULL)) {
+		r->op = scsi_sg_command(r->lun->sg, r->cdb);
+		scsi_execute(r);
+		return;
+	}
 	r->op = scsi_command_find(r->cdb, r->lun->type, &known);
 	if (unlikely(r->op == NULL)) {
 		static const struct scsi_opcode none = {.flags = CMD_FREE};
@@ -559,12 +576,23 @@ static void request_ready(struct backend *b, struct virtqueue *vq)
 
 /* Life */
 
+static void smallest_limit(struct scsi_lun *l, void *arg)
+{
+	uint32_t *sectors = arg;
+
+	if (l->sg != NULL)
+		*sectors = MIN(*sectors, scsi_sg_limit(l->sg) / 512);
+}
+
 static void describe(struct backend *b)
 {
+	uint32_t sectors = SCSI_SECTORS;
+
+	scsi_lun_each(scsi_of(b), -1, smallest_limit, &sectors);
 	*config_of(b) = (struct virtio_scsi_config){
 		.num_queues = htole32(scsi_of(b)->num_queues),
 		.seg_max = htole32(MAX_SEGMENTS),
-		.max_sectors = htole32(SCSI_SECTORS),
+		.max_sectors = htole32(sectors),
 		.cmd_per_lun = htole32(CMD_PER_LUN),
 		.event_info_size = htole32(sizeof(struct virtio_scsi_event)),
 		.sense_size = htole32(SCSI_SENSE_SIZE),

@@ -12,6 +12,7 @@
 
 #include <linux/virtio_scsi.h>
 #include <pthread.h>
+#include <scsi/sg.h>
 
 #include "device.h"
 #include "disk.h"
@@ -40,6 +41,7 @@ struct scsi;
 struct scsi_lun;
 struct scsi_queue;
 struct scsi_request;
+struct scsi_sg;
 
 /* Peripheral device types (SPC-4, 6.4.2). */
 enum scsi_type { SCSI_DISK = 0, SCSI_CDROM = 5 };
@@ -150,9 +152,10 @@ struct scsi_lun {
 	unsigned shift; /* log2 of it */
 	bool read_only, removable;
 	char serial[SCSI_SERIAL + 1];
-	char *source; /* of disk: file or URI */
+	char *source; /* file, URI or device */
 	struct disk_options options;
-	struct disk *disk;
+	struct disk *disk;  /* NULL: passed through */
+	struct scsi_sg *sg; /* NULL: a disk */
 	struct disk_watch watch;
 	bool write_cache; /* how MODE_WCE starts */
 
@@ -190,8 +193,20 @@ struct scsi_queue {
 	unsigned rounds;
 };
 
+/* A command that goes to a real device. */
+struct scsi_passed {
+	struct job job;
+	struct sg_io_hdr hdr;
+	int error;	/* of the system call: 0 or errno; ECANCELED: it was not begun */
+	bool cancelled; /* atomic */
+	uint8_t sense[SCSI_SENSE_SIZE];
+};
+
 struct scsi_request {
-	struct disk_io io;
+	union {
+		struct disk_io io;
+		struct scsi_passed passed;
+	};
 	struct element *element;
 	struct scsi_queue *queue;
 	struct scsi_lun *lun; /* NULL: a unit that is not there */
@@ -270,6 +285,8 @@ static inline struct scsi *scsi_of(struct backend *b)
 /* The end of a request; it is gone afterwards. */
 void scsi_good(struct scsi_request *r);
 void scsi_status(struct scsi_request *r, uint8_t status);
+/* With the sense data of a real device. */
+void scsi_status_sense(struct scsi_request *r, uint8_t status, const void *sense, size_t len);
 void scsi_sense(struct scsi_request *r, const struct scsi_sense *sense);
 void scsi_fail(struct scsi_request *r, uint32_t code);
 /* The CDB's, or the parameter list's, byte is wrong. */
@@ -297,6 +314,8 @@ void scsi_link(struct scsi_request *r);
 void scsi_unlink(struct scsi_request *r);
 /* Takes back what the disk has not begun with: of aborted requests, or of all (and the parked ones) when the queue stops. */
 void scsi_withdraw(struct scsi_queue *q, bool stops);
+/* The request goes back into the ring, not begun. */
+void scsi_give_back(struct scsi_request *r);
 
 /* --- scsi-command.c --- */
 
@@ -305,6 +324,20 @@ const struct scsi_opcode *scsi_command_find(const uint8_t *cdb, enum scsi_type t
 unsigned scsi_cdb_length(uint8_t op);
 void scsi_report_opcodes(struct scsi_request *r);
 void scsi_report_tmfs(struct scsi_request *r);
+
+/* --- scsi-sg.c --- */
+
+/* 0 or -errno; then *what says of what. timeout: ms for a command. all: no command is refused. */
+int scsi_sg_open(struct scsi_sg **out, const char *path, uint32_t timeout, bool all, const char **what);
+/* No request may be in flight. NULL is fine. */
+void scsi_sg_close(struct scsi_sg *g);
+/* Bytes that one command can transfer. */
+uint32_t scsi_sg_limit(const struct scsi_sg *g);
+/* Peripheral device type. */
+uint8_t scsi_sg_type(const struct scsi_sg *g);
+const struct scsi_opcode *scsi_sg_command(const struct scsi_sg *g, const uint8_t *cdb);
+/* Those that wait for a thread will not begin: of aborted requests, or of all when the queue stops. */
+void scsi_sg_withdraw(struct scsi_queue *q, bool stops);
 
 /* --- scsi-lun.c --- */
 

@@ -425,8 +425,8 @@ static void options(const struct fe_mode *m)
 	refuses("--lun=256:0,null=1M", "no TARGET:LUN");
 	refuses("--lun=0:16384,null=1M", "no TARGET:LUN");
 	refuses("--lun=0:-1,null=1M", "no TARGET:LUN");
-	refuses("--lun=0:0", "exactly one of file=, nbd= and null=");
-	refuses("--lun=0:0,null=1M,file=/x", "exactly one of file=, nbd= and null=");
+	refuses("--lun=0:0", "exactly one of file=, nbd=, null= and sg=");
+	refuses("--lun=0:0,null=1M,file=/x", "exactly one of file=, nbd=, null= and sg=");
 	refuses("--lun=0:0,null=0", "null=0");
 	refuses("--lun=0:0,null=1M,block-size=1000", "block-size=1000");
 	refuses("--lun=0:0,null=1M,colour=blue", "colour=blue");

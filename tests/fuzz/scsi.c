@@ -13,7 +13,14 @@
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <sys/ioctl.h>
 
+/* scsi-sg.c shall find these */
+static int fake_ioctl(int fd, unsigned long request, void *arg);
+
+#define ioctl(fd, request, arg) fake_ioctl(fd, request, arg)
+#include "../../devices/scsi-sg.c"
+#undef ioctl
 #include "../../devices/scsi-block.c"
 #include "../../devices/scsi-cdrom.c"
 #include "../../devices/scsi-command.c"
@@ -80,6 +87,8 @@ static struct {
 	struct disk_lane *lane_of[PENDING_MAX];
 	unsigned npending;
 	uint8_t content[DISK_SIZE];
+	struct job *jobs[PENDING_MAX]; /* commands with a real device */
+	unsigned njobs;
 	struct input in;
 } f;
 
@@ -284,6 +293,87 @@ static void complete(unsigned i, bool fails)
 	io->done(io);
 }
 
+/* A real device, which does with a command what the input says */
+
+static int scatter(const struct sg_io_hdr *h, uint8_t byte)
+{
+	const struct iovec *v = h->dxferp;
+	size_t n = 0;
+
+	if (h->iovec_count == 0) { /* when it is opened */
+		memset(h->dxferp, 0, h->dxfer_len);
+		return 0;
+	}
+	for (unsigned i = 0; i < h->iovec_count; i++) {
+		if (h->dxfer_direction == SG_DXFER_FROM_DEV)
+			memset(v[i].iov_base, byte, v[i].iov_len);
+		n += v[i].iov_len;
+	}
+	require(n >= h->dxfer_len, "the buffers hold what is transferred");
+	return 0;
+}
+
+static int fake_ioctl(int fd, unsigned long request, void *arg)
+{
+	struct sg_io_hdr *h = arg;
+	uint8_t how;
+
+	(void)fd;
+	if (request == BLKSECTGET || request == SG_GET_SG_TABLESIZE || request == SG_GET_VERSION_NUM) {
+		*(int *)arg = request == BLKSECTGET ? 3000 : 30000;
+		return 0;
+	}
+	require(request == SG_IO && h->interface_id == 'S', "only known calls");
+	require(h->cmd_len >= 6 && h->cmd_len <= SCSI_CDB, "the CDB is as long as it says");
+	if (h->dxfer_len > 0)
+		scatter(h, input_u8(&f.in));
+	how = input_u8(&f.in);
+	if (h->iovec_count > 0 || h->dxfer_direction == SG_DXFER_NONE) {
+		h->resid = (int8_t)input_u8(&f.in) * 16;
+		h->host_status = how & 1 ? input_u8(&f.in) : 0;
+		h->status = how & 2 ? input_u8(&f.in) : 0;
+		h->sb_len_wr = how & 2 ? MIN(input_u8(&f.in), h->mx_sb_len) : 0;
+	}
+	errno = input_u8(&f.in) % 40 + 1;
+	return how & 4 && h->timeout != OPEN_TIMEOUT ? -1 : 0;
+}
+
+int pool_new(struct pool **out, unsigned max, const char *name)
+{
+	(void)max;
+	(void)name;
+	*out = NULL;
+	return 0;
+}
+
+void pool_free(struct pool *p)
+{
+	(void)p;
+}
+
+static void job_end(struct job *j)
+{
+	j->run(j);
+	j->done(j);
+}
+
+void pool_submit(struct pool *p, struct job *j)
+{
+	(void)p;
+	if (f.njobs == PENDING_MAX)
+		job_end(j);
+	else
+		f.jobs[f.njobs++] = j;
+}
+
+static void complete_job(unsigned i)
+{
+	struct job *j = f.jobs[i];
+
+	f.jobs[i] = f.jobs[--f.njobs];
+	job_end(j);
+}
+
 /* The program */
 
 static void stop_loop(struct post *p)
@@ -368,13 +458,14 @@ static void control_op(void)
 
 static void add_op(void)
 {
-	static const char *const more[] = {
-		"", ",ro", ",removable", ",cdrom", ",block-size=4096", ",writethrough"};
+	static const char *const more[] = {"", ",ro", ",removable", ",cdrom", ",block-size=4096",
+		",writethrough", "sg=/dev/null", "sg=/dev/null,all-commands"};
 	char text[64], why[160];
 	unsigned where = input_u8(&f.in);
+	const char *what = more[input_u8(&f.in) % ARRAY_SIZE(more)];
 
-	snprintf(text, sizeof(text), "%u:%u,null=64K%s", where >> 4 & 3, where & 3,
-		more[input_u8(&f.in) % ARRAY_SIZE(more)]);
+	snprintf(text, sizeof(text), "%u:%u,%s%s", where >> 4 & 3, where & 3,
+		what[0] == 's' ? "" : "null=64K", what);
 	scsi_lun_add(f.s, text, why, sizeof(why));
 	scsi_event_send(f.s, VIRTIO_SCSI_T_TRANSPORT_RESET, where >> 4 & 3, where & 3, 1);
 }
@@ -389,6 +480,8 @@ static void remove_op(void)
 
 static void grow_one(struct scsi_lun *l, void *arg)
 {
+	if (l->sg != NULL)
+		return;
 	l->disk->size = *(uint64_t *)arg;
 	l->watch.changed(&l->watch);
 }
@@ -406,9 +499,11 @@ static void queue_run(unsigned i, bool on)
 
 static void finish_all(void)
 {
-	for (int i = 0; i < 2000 && (f.npending > 0 || f.out > 0); i++) {
+	for (int i = 0; i < 2000 && (f.npending > 0 || f.njobs > 0 || f.out > 0); i++) {
 		if (f.npending > 0)
 			complete(0, false);
+		if (f.njobs > 0)
+			complete_job(0);
 		turn();
 	}
 	turns();
@@ -445,6 +540,8 @@ static void step(void)
 		x = input_u8(&f.in);
 		if (f.npending > 0)
 			complete((x >> 1) % f.npending, x & 1);
+		if (f.njobs > 0)
+			complete_job((x >> 1) % f.njobs);
 		turn();
 		break;
 	case OP_MODE:
@@ -558,6 +655,13 @@ void fuzz_seeds(void (*emit)(const char *name, const void *data, size_t size))
 	seed_put(&s, (const uint8_t[]){OP_ADD, 1, 3, 1, OP_ADD, 2, 4, 1, OP_EVENT, 16, 1}, 11);
 	seed_opcodes(&s, 1, 0, 30);
 	emit("cdrom", s.bytes, s.n);
+	s.n = 0;
+	seed_put(&s, (const uint8_t[]){OP_ADD, 2, 6, 1}, 4);
+	seed_opcodes(&s, 2, 0, 30);
+	seed_put(&s,
+		(const uint8_t[]){OP_COMPLETE, 8, 1, OP_CONTROL, 24, 0, 4, 2, 1, 1, 1, OP_COMPLETE, 2, 1},
+		14);
+	emit("passed", s.bytes, s.n);
 	for (uint8_t mode = 1; mode <= 2; mode++) {
 		s.n = 0;
 		seed_put(&s, (const uint8_t[]){OP_MODE, mode, 1}, 3);

@@ -109,10 +109,12 @@ guest_wait()
 	result $? "$name: ran to its end" || note "exit status of the script: $rc"
 }
 
-# uml_runs NAME SECONDS PROGRAM: a guest that sees the host's files and runs that TAP program, and the back-end, itself
+# uml_runs NAME SECONDS PROGRAM [KERNEL-ARGUMENT...]: a guest that sees the host's files and runs that TAP program, and the
+# back-end, itself; $guest_environment: NAME=VALUE... for them
 uml_runs()
 {
 	local name=$1 seconds=$2 program=$3
+	shift 3
 	cat >"$tmp/$name.script" <<GUEST
 mkdir /tmp/root
 mount -t hostfs -o / none /tmp/root
@@ -121,12 +123,12 @@ for dir in dev proc sys; do
 done
 mkdir -p /dev/shm
 mount -t tmpfs shm /tmp/root/dev/shm
-chroot /tmp/root env TMPDIR=/dev/shm FE_LIMIT=20000 VUM='$(realpath "$vum")' '$(realpath "$program")' >/host/tap
+chroot /tmp/root env TMPDIR=/dev/shm FE_LIMIT=20000 ${guest_environment-} VUM='$(realpath "$vum")' '$(realpath "$program")' >/host/tap
 is "exit status of the program" \$? 0
 sed -nE 's/^((not )?ok) [0-9]+ - /\1 - /p; /^#/p' /host/tap
 is "all cases were run" "\$(grep -cE '^(not )?ok .* - ' /host/tap)" "\$(sed -n 's/^1\.\.//p' /host/tap)"
 GUEST
-	uml_start "$name" "$seconds" <"$tmp/$name.script"
+	uml_start "$name" "$seconds" "$@" <"$tmp/$name.script"
 	guest_wait "$name"
 }
 
