@@ -175,6 +175,16 @@ static void give_back(struct element *e)
 	virtqueue_unpop(e);
 }
 
+static bool take_back(struct disk_io *io, void *q)
+{
+	struct element *e = container_of(io, struct block_request, io)->element;
+
+	if (e->queue != q)
+		return false;
+	give_back(e);
+	return true;
+}
+
 /* A queue that stops does not wait for a lost server. */
 static bool request_lost(struct disk_io *io)
 {
@@ -186,7 +196,7 @@ static bool request_lost(struct disk_io *io)
 	return true;
 }
 
-/* As disk_submit(). */
+/* As disk_submit(). What goes on while the queue stops does not wait for anything either. */
 static bool request_pass(struct block_request *r)
 {
 	struct block_queue *bq = virtqueue_state(r->element->queue);
@@ -197,6 +207,8 @@ static bool request_pass(struct block_request *r)
 		return true;
 	if (r->io.held)
 		bq->held = true;
+	if (unlikely(!virtqueue_running(r->element->queue)))
+		disk_withdraw(bq->lane, take_back, r->element->queue);
 	return false;
 }
 
@@ -542,16 +554,6 @@ static int block_start(struct backend *b, struct virtqueue *q)
 	struct block_queue *bq = virtqueue_state(q);
 
 	return disk_lane_get(block_of(b)->disk, virtqueue_loop(q), &bq->lane);
-}
-
-static bool take_back(struct disk_io *io, void *q)
-{
-	struct element *e = container_of(io, struct block_request, io)->element;
-
-	if (e->queue != q)
-		return false;
-	give_back(e);
-	return true;
 }
 
 static void block_stop(struct backend *b, struct virtqueue *q)

@@ -8,7 +8,8 @@
  * large, else one command with a buffer into which the pieces are copied. The cursor moves when a round is over. So when the
  * connection breaks, the rounds under way are done again on the next connection; reads and writes can be repeated.
  * While there is no connection the lane is closed: new requests are held. After nbd_retry all of them fail, and new ones
- * fail at once, until the server is back.
+ * fail at once, until the server is back. A server that does not answer any more is waited for, unless somebody wants a
+ * request back: then it is as good as lost after STALL_NS.
  *
  * libnbd runs callbacks while it holds its lock, so these only note what ended; a task at the turn's end goes on.
  */
@@ -28,9 +29,10 @@
 #define CONNECT_MS  10000u
 #define PIECE_MIN   32768u /* a shorter piece is cheaper to copy than to ask for by itself */
 #define COMMAND_MAX (32u << 20)
-#define EXTENT_MAX  (1u << 30) /* of what has no data */
-#define LOSSES_MAX  16	       /* connections that a request may take along */
-#define ANSWERS_MAX 64	       /* in one go */
+#define EXTENT_MAX  (1u << 30)	/* of what has no data */
+#define LOSSES_MAX  16		/* connections that a request may take along */
+#define ANSWERS_MAX 64		/* in one go */
+#define STALL_NS    3000000000u /* without an answer that somebody wants before he can go on */
 
 struct disk_nbd {
 	struct disk disk;
@@ -53,8 +55,11 @@ struct nbd_lane {
 	struct watch socket;
 	struct nbd_connector connector;
 	struct timer give_up;
-	bool failing; /* gave up */
-	bool broken;  /* the server says that it ends */
+	struct timer stalled;
+	unsigned wanted;  /* requests that somebody wants back */
+	struct post want; /* a lane that uses this connection wants its requests back */
+	bool failing;	  /* gave up */
+	bool broken;	  /* the server says that it ends */
 	bool can_fua, can_flush;
 	struct task task;
 	struct disk_io *active;		     /* all requests, in no order */
@@ -81,6 +86,17 @@ static void away_done(struct post *p)
 
 static void round_start(struct nbd_lane *l, struct disk_io *io);
 
+/* One more or less; the time runs anew. */
+static void wanted_count(struct nbd_lane *l, struct disk_io *io, bool wanted)
+{
+	io->nbd.wanted = wanted;
+	l->wanted += wanted ? 1 : -1u;
+	if (l->wanted > 0)
+		timer_arm_in(l->lane.loop, &l->stalled, STALL_NS);
+	else
+		timer_disarm(&l->stalled);
+}
+
 static void io_remove(struct nbd_lane *l, struct disk_io *io)
 {
 	struct disk_io *next = NULL;
@@ -88,6 +104,8 @@ static void io_remove(struct nbd_lane *l, struct disk_io *io)
 	*io->nbd.back = io->nbd.next;
 	if (io->nbd.next != NULL)
 		io->nbd.next->nbd.back = io->nbd.back;
+	if (io->nbd.wanted)
+		wanted_count(l, io, false);
 	if (io->bounce != NULL)
 		next = disk_bounce_put(&l->bounces, io->bounce);
 	if (next != NULL)
@@ -322,22 +340,37 @@ static void io_add(struct nbd_lane *l, struct disk_io *io)
 	l->active = io;
 }
 
-/* Nothing of it is under way; what is taken is the caller's again. */
-static void io_offer(
-	struct nbd_lane *l, struct disk_io *io, bool (*take)(struct disk_io *io, void *arg), void *arg)
-{
-	if (io->lane != &l->lane)
-		return; /* of another thread */
-	io_remove(l, io);
-	io->bounce = NULL;
-	if (!take(io, arg))
-		io_add(l, io);
-}
+static void away_submit(struct post *p);
 
 static bool was_lost(struct disk_io *io, void *arg)
 {
 	(void)arg;
 	return io->lost != NULL && io->lost(io);
+}
+
+static void away_offer(struct post *p)
+{
+	struct disk_io *io = container_of(p, struct disk_io, nbd.post);
+
+	if (was_lost(io, NULL))
+		return;
+	io->nbd.post = (struct post){.run = away_submit};
+	loop_post(lane_of(io)->lane.loop, &io->nbd.post);
+}
+
+/* Nothing of it is under way; what is taken is the caller's again. Another thread is asked when it comes to it. */
+static void io_offer(
+	struct nbd_lane *l, struct disk_io *io, bool (*take)(struct disk_io *io, void *arg), void *arg)
+{
+	io_remove(l, io);
+	io->bounce = NULL;
+	if (io->lane != &l->lane) {
+		io->nbd.post = (struct post){.run = away_offer};
+		loop_post(io->lane->loop, &io->nbd.post);
+		return;
+	}
+	if (!take(io, arg))
+		io_add(l, io);
 }
 
 /* What is under way is to be done again. Requests that were there when a connection broke too often may be what breaks it. */
@@ -365,6 +398,14 @@ static void connection_lost(struct nbd_lane *l)
 	connection_close(l);
 	rounds_drop(l, true);
 	connection_wanted(l);
+}
+
+static void stalled(struct timer *t)
+{
+	struct nbd_lane *l = container_of(t, struct nbd_lane, stalled);
+
+	log_guest_warn("%s: the server does not answer", l->disk->disk.name);
+	connection_lost(l);
 }
 
 /* Takes h over. */
@@ -497,10 +538,6 @@ static bool submit_here(struct nbd_lane *l, struct disk_io *io)
 
 	if (r < 0 || (io->op != DISK_FLUSH && io->len == 0))
 		return disk_io_now(io, r);
-	io->bounce = NULL;
-	io->nbd.at = 0;
-	io->nbd.pending = io->nbd.losses = 0;
-	io->nbd.flushing = false;
 	io_add(l, io);
 	round_start(l, io);
 	loop_defer(l->lane.loop, &l->task);
@@ -521,6 +558,10 @@ static bool nbd_submit(struct disk_lane *lane, struct disk_io *io)
 {
 	struct nbd_lane *l = container_of(lane, struct nbd_lane, lane);
 
+	io->bounce = NULL;
+	io->nbd.at = 0;
+	io->nbd.pending = io->nbd.losses = 0;
+	io->nbd.flushing = io->nbd.wanted = false;
 	if (l->via == NULL)
 		return submit_here(l, io);
 	io->nbd.post = (struct post){.run = away_submit};
@@ -528,19 +569,36 @@ static bool nbd_submit(struct disk_lane *lane, struct disk_io *io)
 	return false;
 }
 
-/* Only a lane without a connection has requests of which nothing is under way. */
+/* Without a connection nothing is under way. With one, what is under way comes back by io->lost() if no answer does. */
+static void lane_withdraw(
+	struct nbd_lane *l, bool away, bool (*take)(struct disk_io *io, void *arg), void *arg)
+{
+	struct disk_io *io, *next;
+
+	if (l->h == NULL)
+		disk_bounces_wait_none(&l->bounces);
+	for (io = l->active; io != NULL; io = next) {
+		next = io->nbd.next;
+		if (l->h != NULL && !io->nbd.wanted)
+			wanted_count(l, io, true);
+		else if (l->h == NULL && (io->lane != &l->lane) == away)
+			io_offer(l, io, take, arg);
+	}
+}
+
+static void away_withdraw(struct post *p)
+{
+	lane_withdraw(container_of(p, struct nbd_lane, want), true, NULL, NULL);
+}
+
 static void nbd_withdraw(struct disk_lane *lane, bool (*take)(struct disk_io *io, void *arg), void *arg)
 {
 	struct nbd_lane *l = container_of(lane, struct nbd_lane, lane);
-	struct disk_io *io, *next;
 
-	if (l->via != NULL || l->h != NULL)
-		return;
-	disk_bounces_wait_none(&l->bounces);
-	for (io = l->active; io != NULL; io = next) {
-		next = io->nbd.next;
-		io_offer(l, io, take, arg);
-	}
+	if (l->via == NULL)
+		lane_withdraw(l, false, take, arg);
+	else
+		loop_post(l->via->lane.loop, &l->via->want);
 }
 
 /* Lanes */
@@ -553,6 +611,8 @@ static int lane_connect(struct nbd_lane *l, struct nbd_handle *first)
 	l->task.run = lane_turn;
 	l->socket.ready = socket_ready;
 	l->give_up.expired = give_up;
+	l->stalled.expired = stalled;
+	l->want.run = away_withdraw;
 	disk_bounces_init(&l->bounces);
 	l->connector = (struct nbd_connector){.uri = l->disk->disk.name, .connected = connection_made};
 	r = nbd_connector_init(&l->connector);
@@ -595,6 +655,7 @@ static void nbd_lane_free(struct disk_lane *lane)
 
 	if (l->via == NULL) {
 		nbd_connector_fini(&l->connector);
+		timer_disarm(&l->stalled);
 		timer_disarm(&l->give_up);
 		loop_cancel(lane->loop, &l->task);
 		if (l->h != NULL) {

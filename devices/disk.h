@@ -168,7 +168,7 @@ struct disk_io {
 			uint64_t at;		      /* bytes done, of a request without data */
 			uint32_t round;		      /* bytes under way */
 			uint16_t pending, losses; /* commands under way; connections that broke meanwhile */
-			bool lost, flushing;
+			bool lost, flushing, wanted;
 			int error;
 		} nbd;
 	};
@@ -230,7 +230,9 @@ bool disk_submit(struct disk_lane *lane, struct disk_io *io);
 /*
  * For a queue that stops and a request that is aborted: take() is asked for each request that is held or was under way
  * when the server was lost, and says true for those it takes back: done() is not called for these. Of the latter some may
- * have been carried out, and the cursor may have moved. In the lane's loop; take() must not submit.
+ * have been carried out, and the cursor may have moved. In the lane's loop; take() must not submit. Who has to be waited
+ * for, another thread or a server that may not answer, is: io->lost() asks for those requests, after a few seconds at the
+ * latest, if they don't end.
  *
  * A device that pops no more while a request of the queue is held has one of each queue waiting, and the queues take
  * turns.

@@ -148,6 +148,8 @@ static void io_done(struct disk_io *io)
 	swept(q);
 }
 
+static bool io_lost(struct disk_io *io);
+
 static struct disk_lane *lane_of(struct scsi_request *r)
 {
 	struct disk_lane **lane = &r->lun->lanes[r->queue->thread];
@@ -166,13 +168,14 @@ bool scsi_io(struct scsi_request *r)
 		return true;
 	}
 	r->io.done = io_done;
+	r->io.lost = io_lost;
 	if (r->submitted)
 		r->io.flags |= DISK_PART;
 	r->submitted = true;
 	if (disk_submit(lane, &r->io))
 		return true;
 	scsi_link(r);
-	if (unlikely(r->queue->vq == NULL && r->io.held))
+	if (unlikely(r->queue->vq == NULL))
 		scsi_withdraw(r->queue, true);
 	return false;
 }
@@ -208,6 +211,18 @@ static bool take(struct disk_io *io, void *arg)
 		scsi_respond(r, r->abort);
 	else
 		scsi_give_back(r);
+	return true;
+}
+
+/* A queue that stops, or who aborts, does not wait for a lost server. */
+static bool io_lost(struct disk_io *io)
+{
+	struct scsi_queue *q = container_of(io, struct scsi_request, io)->queue;
+	struct withdrawal w = {q, q->vq == NULL};
+
+	if (!take(io, &w))
+		return false;
+	swept(q);
 	return true;
 }
 

@@ -125,6 +125,56 @@ static void stops_without_a_server(const struct fe_mode *m)
 	load_tracked_end();
 }
 
+static void replace_hung_server(void)
+{
+	nbd_server_kill(&server, SIGKILL);
+	nbd_server_restart(&server);
+}
+
+/* Bounded, too: with a server that does not answer, but is there. Whatever it did not do is done by the next one. */
+static void stops_with_a_hung_server(const struct fe_mode *m)
+{
+	uint32_t base[QUEUES];
+	int64_t start;
+
+	serve_file("--filter=multi-conn");
+	load_tracked_start(m, QUEUES, FE_ARGS("--nbd-retry=1h", "--threads=2"));
+	load_run(1 + load_rnd(200));
+	load_fill();
+	nbd_server_hang(&server);
+	load_fill();
+	start = fe_now_ms();
+	for (unsigned i = 0; i < QUEUES; i++)
+		base[i] = fe_queue_stop(load.fe.queues[i]);
+	CHECK(fe_now_ms() - start < 2 * fe_limit_ms);
+	load_collect();
+	for (unsigned i = 0; i < QUEUES; i++) {
+		fe_queue_send(load.fe.queues[i], base[i]);
+		fe_queue_enable(load.fe.queues[i], true);
+		fe_kick(load.fe.queues[i]);
+	}
+	replace_hung_server();
+	load_drain();
+	load_tracked_end();
+}
+
+/* A front-end that goes and comes back does not wait for it either. */
+static void reconnects_with_a_hung_server(const struct fe_mode *m)
+{
+	serve_file(NULL);
+	load_tracked_start(m, 2, FE_ARGS("--nbd-retry=1h"));
+	load_run(1 + load_rnd(200));
+	load_fill();
+	nbd_server_hang(&server);
+	load_fill();
+	fe_hangup(&load.fe);
+	fe_connect(&load.fe, load.socket);
+	load_connected_again();
+	replace_hung_server();
+	load_drain();
+	load_tracked_end();
+}
+
 /* qemu-nbd keeps tables of the image in its memory: what it acknowledged is safe only if it was told so. */
 static void qcow2(const struct fe_mode *m)
 {
@@ -163,6 +213,8 @@ int main(void)
 		server_killed_one_connection);
 	fe_each_layout("server and back-end are killed under load", both_killed);
 	fe_each_layout("a queue stops while its server is away", stops_without_a_server);
+	fe_each_layout("a queue stops while its server hangs", stops_with_a_hung_server);
+	fe_each_layout("a front-end comes back while the server hangs", reconnects_with_a_hung_server);
 	fe_each_layout("qemu-nbd with a qcow2 image is killed under load", qcow2);
 	return tap_done();
 }

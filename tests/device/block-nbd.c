@@ -6,6 +6,9 @@
 #include "block-rig.h"
 #include "nbd-server.h"
 
+#include <sys/stat.h>
+#include <time.h>
+
 static struct nbd_server server;
 static const struct fe_mode split = {0};
 
@@ -262,6 +265,58 @@ static void ends_without_a_server(const struct fe_mode *m)
 	fe_close(&blk.fe);
 }
 
+/* At the end a server that hangs is not waited for; neither is one that takes connections, and says nothing. */
+static void ends_with_a_hung_server(const struct fe_mode *m)
+{
+	struct vring_driver_buf b[3];
+	uint8_t *data;
+	int64_t start_ms;
+
+	serve_file();
+	start(m, "--nbd-retry=1h", "--threads=1");
+	nbd_server_hang(&server);
+	data = blk_guest(4096);
+	b[0] = fe_rd(&blk.fe, blk_header(VIRTIO_BLK_T_IN, 0), 16);
+	b[1] = fe_wr(&blk.fe, data, 4096);
+	b[2] = fe_wr(&blk.fe, data, 1);
+	for (int i = 0; i < 8; i++)
+		fe_submit(blk.q, b, 3, NULL);
+	fe_flush(blk.q);
+	fe_barrier(&blk.fe);
+	start_ms = fe_now_ms();
+	fe_process_signal(&blk.fe.process, SIGTERM);
+	fe_process_exits(&blk.fe.process, 0);
+	CHECK(fe_now_ms() - start_ms < 5000);
+	fe_close(&blk.fe);
+}
+
+/* There is the thread that waits for signals: from then on they are blocked. */
+static void wait_prepared(pid_t pid)
+{
+	const struct timespec moment = {.tv_nsec = 2000000};
+	struct stat st = {0};
+	char path[64];
+
+	snprintf(path, sizeof(path), "/proc/%d/task", (int)pid);
+	while (stat(path, &st) == 0 && st.st_nlink < 4) /* ., .., two threads */
+		nanosleep(&moment, NULL);
+}
+
+static void ends_while_it_connects(const struct fe_mode *m)
+{
+	int64_t start_ms;
+
+	(void)m;
+	serve_file();
+	nbd_server_hang(&server);
+	fe_process_start(&blk.fe.process, -1, FE_ARGS("block", server.uri, "--socket-path=/nowhere/s"));
+	wait_prepared(blk.fe.process.pid);
+	start_ms = fe_now_ms();
+	fe_process_signal(&blk.fe.process, SIGTERM);
+	fe_process_exits(&blk.fe.process, 0);
+	CHECK(fe_now_ms() - start_ms < 8000);
+}
+
 static void refused(const char *uri, const char *why)
 {
 	char option[256];
@@ -295,6 +350,8 @@ int main(void)
 	fe_each_layout("NBD: another size", another_size);
 	fe_case("NBD: the size by command", size_by_command, &split);
 	fe_each_layout("NBD: ends without a server", ends_without_a_server);
+	fe_each_layout("NBD: ends with a server that hangs", ends_with_a_hung_server);
+	fe_case("NBD: ends while a server that hangs is asked", ends_while_it_connects, &split);
 	fe_case("NBD: bad servers are refused", bad_servers_are_refused, &split);
 	return tap_done();
 }

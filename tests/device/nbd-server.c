@@ -90,3 +90,12 @@ void nbd_server_kill(struct nbd_server *s, int sig)
 	CHECK_EQ(waitpid(s->pid, NULL, 0), s->pid);
 	s->pid = 0;
 }
+
+void nbd_server_hang(struct nbd_server *s)
+{
+	int status;
+
+	CHECK_SYS(kill(s->pid, SIGSTOP));
+	CHECK_EQ(waitpid(s->pid, &status, WUNTRACED), s->pid);
+	CHECK(WIFSTOPPED(status));
+}

@@ -20,5 +20,7 @@ void nbd_server_start(struct nbd_server *s, const char *const *args);
 /* With the same arguments. */
 void nbd_server_restart(struct nbd_server *s);
 void nbd_server_kill(struct nbd_server *s, int sig);
+/* It is still there, but answers nothing any more. */
+void nbd_server_hang(struct nbd_server *s);
 
 #endif

@@ -1,0 +1,110 @@
+/* SPDX-License-Identifier: MIT */
+/* The SCSI device with an NBD server behind a unit: data, and requests that end though their server hangs. */
+#include "nbd-server.h"
+#include "scsi-driver.h"
+
+enum { REQUESTS = 8 };
+
+static struct nbd_server server;
+static const uint8_t read_one[16] = {0x28, 0, 0, 0, 0, 0, 0, 0, 1};
+
+static void serve(const struct fe_mode *m, const char *filter, const char *threads)
+{
+	nbd_server_needs("nbdkit");
+	nbd_server_init(&server);
+	nbd_server_start(&server, FE_ARGS("nbdkit", filter, "memory", "4M"));
+	begin(m, FE_ARGS("scsi", server.uri, "--nbd-retry=1h", threads));
+}
+
+static void reads_and_writes(const struct fe_mode *m)
+{
+	static const uint8_t write_cdb[16] = {0x2a, 0, 0, 0, 0, 5, 0, 8},
+			     read_cdb[16] = {0x28, 0, 0, 0, 0, 5, 0, 8};
+	uint8_t *data, *back;
+
+	serve(m, "--filter=nozero", "--threads=1");
+	data = guest(MIB);
+	back = guest(MIB);
+	pattern(data, MIB, 3);
+	is_good(ask(write_cdb, data, MIB, NULL, 0));
+	is_good(ask(read_cdb, NULL, 0, back, MIB));
+	CHECK_MEM(back, data, MIB);
+	is_good(ask(CDB(0x35), NULL, 0, NULL, 0));
+	fe_end(&fe);
+}
+
+/* Some requests of two queues that the server does not answer. */
+static void hang(struct fe_queue *queues[2], struct command *c[REQUESTS])
+{
+	queues[0] = rq;
+	queues[1] = fe_queue_up(&fe, 3, 64);
+	is_good(ask(read_one, NULL, 0, guest(512), 512));
+	nbd_server_hang(&server);
+	for (unsigned i = 0; i < REQUESTS; i++)
+		c[i] = issue(queues[i % 2], 0, 0, read_one, NULL, 0, guest(512), 512, 20 + i);
+	for (unsigned i = 0; i < 2; i++)
+		fe_flush(queues[i]);
+}
+
+static unsigned take(struct fe_queue *q, uint8_t response)
+{
+	void *cookie;
+	uint32_t used;
+	unsigned n;
+
+	for (n = 0; fe_collect(q, &cookie, &used); n++)
+		CHECK_EQ(((struct command *)cookie)->resp->response, response);
+	return n;
+}
+
+static void aborts(const struct fe_mode *m)
+{
+	struct fe_queue *queues[2];
+	struct command *c[REQUESTS];
+
+	serve(m, "--filter=multi-conn", "--threads=2");
+	hang(queues, c);
+	for (unsigned i = 0; i < REQUESTS; i++) /* the queues may not have been looked at yet */
+		while (tmf(VIRTIO_SCSI_T_TMF_QUERY_TASK, 0, 0, 20 + i) != VIRTIO_SCSI_S_FUNCTION_SUCCEEDED)
+			CHECK(!fe_queue_failed(queues[i % 2]));
+	CHECK_EQ(tmf(VIRTIO_SCSI_T_TMF_ABORT_TASK_SET, 0, 0, 0), VIRTIO_SCSI_S_OK);
+	CHECK_EQ(take(queues[0], VIRTIO_SCSI_S_ABORTED) + take(queues[1], VIRTIO_SCSI_S_ABORTED), REQUESTS);
+	nbd_server_kill(&server, SIGKILL);
+	nbd_server_restart(&server);
+	is_good(ask(read_one, NULL, 0, guest(512), 512));
+	fe_end(&fe);
+}
+
+static void stops(const struct fe_mode *m)
+{
+	struct fe_queue *queues[2];
+	struct command *c[REQUESTS];
+	uint32_t base[2];
+
+	serve(m, "--filter=multi-conn", "--threads=2");
+	hang(queues, c);
+	for (unsigned i = 0; i < 2; i++)
+		base[i] = fe_queue_stop(queues[i]);
+	nbd_server_kill(&server, SIGKILL);
+	nbd_server_restart(&server);
+	for (unsigned i = 0; i < 2; i++) {
+		fe_queue_send(queues[i], base[i]);
+		fe_queue_enable(queues[i], true);
+		fe_kick(queues[i]);
+	}
+	for (unsigned i = 0; i < REQUESTS; i++) {
+		void *cookie;
+		uint32_t used = fe_wait(queues[i % 2], &cookie);
+
+		is_good(answer_of(cookie, used));
+	}
+	fe_end(&fe);
+}
+
+int main(void)
+{
+	fe_each_layout("NBD: reads and writes", reads_and_writes);
+	fe_each_layout("NBD: abort while the server hangs", aborts);
+	fe_each_layout("NBD: a queue stops while its server hangs", stops);
+	return tap_done();
+}
