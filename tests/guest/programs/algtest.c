@@ -4,9 +4,11 @@
  * and each must decrypt it again.
  *
  *	algtest DRIVER DRIVER KEYLEN [SECONDS]
+ *	algtest DRIVER - KEYLEN
  *
  * for example virtio_crypto_aes_cbc and cbc(aes-generic). With SECONDS the first one works for so long, and the result is
- * printed in KiB/s.
+ * printed in KiB/s. With - in place of the second one the ciphertext is printed that the first one makes of the bytes
+ * 0 to 255, sixteen times over, with the key and IV that are printed too.
  */
 #ifndef _GNU_SOURCE
 #define _GNU_SOURCE
@@ -94,6 +96,27 @@ static double now(void)
 	return (double)t.tv_sec + (double)t.tv_nsec * 1e-9;
 }
 
+static void print_hex(const char *what, const uint8_t *p, size_t n)
+{
+	printf("%s ", what);
+	for (size_t i = 0; i < n; i++)
+		printf("%02x", p[i]);
+	putchar('\n');
+}
+
+static void print(int fd, const uint8_t *key, size_t key_len)
+{
+	uint8_t iv[BLOCK], plain[4096], coded[4096];
+
+	for (size_t i = 0; i < sizeof(plain); i++)
+		plain[i] = (uint8_t)i;
+	memcpy(iv, plain + 100, sizeof(iv));
+	run(fd, ALG_OP_ENCRYPT, iv, plain, coded, sizeof(plain));
+	print_hex("key", key, key_len);
+	print_hex("iv", iv, sizeof(iv));
+	print_hex("coded", coded, sizeof(coded));
+}
+
 int main(int argc, char **argv)
 {
 	static const size_t sizes[] = {16, 32, 512, 4096, 4112, 16384, LARGEST};
@@ -108,6 +131,10 @@ int main(int argc, char **argv)
 	for (size_t i = 0; i < sizeof(key); i++)
 		key[i] = (uint8_t)(i * 29 + 7);
 	one = cipher_open(argv[1], key, key_len);
+	if (strcmp(argv[2], "-") == 0) {
+		print(one, key, key_len);
+		return 0;
+	}
 	other = cipher_open(argv[2], key, key_len);
 	for (unsigned round = 0; round < 5; round++) {
 		for (unsigned i = 0; i < sizeof(sizes) / sizeof(sizes[0]); i++) {
