@@ -220,10 +220,9 @@ void scsi_report_opcodes(struct scsi_request *r)
 void scsi_report_tmfs(struct scsi_request *r)
 {
 	bool extended = r->cdb[2] & 0x80;
-	uint8_t out[16] = {0xd9, 0x07}; /* ATS ATSS CTSS LURS QTS; QAES QTSS ITNRS */
+	uint8_t out[16] = {0xdc, 0x03}; /* ATS ATSS CTSS LURS QTS; QTSS ITNRS */
 	size_t n = extended ? 16 : 4;
 
-	out[1] = 0x03; /* QTSS, ITNRS */
 	if (extended)
 		out[3] = 12;
 	r->alloc = get_be32(r->cdb + 6);

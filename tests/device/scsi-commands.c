@@ -550,7 +550,7 @@ static void opcodes(const struct fe_mode *m)
 	is_good(ask(CDB(0xa3, 0x0c, 3, 0x28, 0, 0, BE32(64)), NULL, 0, one, 64));
 	CHECK_EQ(one[1], 3);
 	is_good(ask(CDB(0xa3, 0x0d, 0x80, 0, 0, 0, BE32(64)), NULL, 0, one, 64));
-	CHECK_MEM(one, "\xd9\x03\0\x0c", 4);
+	CHECK_MEM(one, "\xdc\x03\0\x0c", 4);
 	fe_end(&fe);
 }
 

@@ -91,20 +91,29 @@ extra=$tmp/extra.img
 truncate -s 16M "$extra"
 cp "$tmp/data" "$tmp/extra.orig"
 dd if="$tmp/data" of="$extra" bs=1M count=4 conv=notrunc 2>/dev/null
-backend disk scsi --lun="0:0,file=$disk,reservations=$tmp/keys" --control-path="$tmp/control" --initiator=first
+backend disk scsi --lun="0:0,file=$disk,serial=CARGO-0815,reservations=$tmp/keys" --control-path="$tmp/control" --initiator=first
 uml_start tools 60 virtio_uml.device="$socket:8" <<'GUEST'
 quietly() { "$@" >/tmp/out 2>&1 || { cat /tmp/out; return 1; }; }
-check "INQUIRY" quietly sg_inq /dev/sda
-check "vital product data" quietly sg_inq -e -p 0 /dev/sda
-for page in sn di ei bl bdc lbpv; do
-	check "page $page" quietly sg_vpd -p $page /dev/sda
-done
+# says PATTERN COMMAND...: it succeeds, with a line like that
+says() { says_what=$1; shift; quietly "$@" && { grep -qE -e "$says_what" /tmp/out || { cat /tmp/out; return 1; }; }; }
+check "INQUIRY" says "^ Vendor identification: VHOSTUSR" sg_inq /dev/sda
+check "version descriptors" says SPC-4 sg_inq -d /dev/sda
+check "vital product data" says "Block limits" sg_inq -e -p 0 /dev/sda
+check "all of it" says "Unit serial number: CARGO-0815" sg_vpd -a /dev/sda
+check "page sn" says "Unit serial number: CARGO-0815" sg_vpd -p sn /dev/sda
+check "page di" says "vendor specific: CARGO-0815" sg_vpd -p di /dev/sda
+check "page ei" says "SIMPSUP=1" sg_vpd -p ei /dev/sda
+check "page bl" says "Maximum compare and write length: 128 blocks" sg_vpd -p bl /dev/sda
+check "page bdc" says "Non-rotating medium" sg_vpd -p bdc /dev/sda
+check "page lbpv" says "Unmap command supported .LBPU.: 1" sg_vpd -p lbpv /dev/sda
 is "READ CAPACITY" "$(sg_readcap -b --16 /dev/sda)" "0x20000 0x200"
-check "mode pages" quietly sg_modes -a /dev/sda
+check "mode pages" says "08 12 04" sg_modes -a /dev/sda
 check "opcodes" quietly sg_opcodes /dev/sda
-is "COMPARE AND WRITE is one of them" "$(sg_opcodes -n /dev/sda | grep -c 'Compare and write')" 1
-check "task management functions" quietly sg_opcodes --tmf /dev/sda
-check "the list of units" quietly sg_luns /dev/sda
+is "all are there" "$(grep -cE "^ [0-9a-f]{2} " /tmp/out)" 52
+check "COMPARE AND WRITE is one of them" says "89 f8 ff ff ff ff ff ff ff ff 00 00 00 ff 3f 04" sg_opcodes --opcode=0x89 /dev/sda
+check "task management functions" says "Query task$" sg_opcodes --tmf /dev/sda
+is "seven of them" "$(grep -c "^    " /tmp/out)" 7
+check "the list of units" says "Report luns \[select_report=0x0\]|Lun list length = 8" sg_luns /dev/sda
 
 dd if=/dev/urandom of=/tmp/a bs=512 count=1 2>/dev/null
 dd if=/dev/urandom of=/tmp/b bs=512 count=1 2>/dev/null
@@ -119,15 +128,29 @@ check "write same" quietly sg_write_same --16 --in=/tmp/a --lba=8 --num=64 /dev/
 is "it is there" "$(dd if=/dev/sda bs=512 skip=71 count=1 iflag=direct 2>/dev/null | cmp - /tmp/a && echo yes)" yes
 check "unmap" quietly sg_unmap --lba=8 --num=64 --force /dev/sda
 is "zeroes" "$(dd if=/dev/sda bs=512 skip=8 count=64 iflag=direct 2>/dev/null | tr -d '\0' | wc -c)" 0
-check "LBA status" quietly sg_get_lba_status --lba=0 /dev/sda
+check "LBA status" says "mapped|0x0" sg_get_lba_status --lba=0 /dev/sda
 check "a reset of the unit" quietly sg_reset --device /dev/sda
 check "it goes on after that" quietly dd if=/dev/sda of=/tmp/x bs=512 count=1 iflag=direct
 check "register" quietly sg_persist --out --register --param-sark=abc1 --param-aptpl /dev/sda
 check "reserve" quietly sg_persist --out --reserve --param-rk=abc1 --prout-type=3 /dev/sda
 is "the key" "$(sg_persist -k /dev/sda | grep -c 0xabc1)" 1
 is "the reservation" "$(sg_persist -r /dev/sda | grep -c 'Exclusive Access')" 1
-check "full status" quietly sg_persist -s /dev/sda
+check "full status" says "Key=0xabc1" sg_persist -s /dev/sda
 check "it may still write" quietly dd if=/dev/zero of=/dev/sda bs=512 count=1 oflag=direct
+
+# partitions, and space given back, where the units end
+check "label" quietly parted -s /dev/sda mklabel gpt
+check "partitions" quietly parted -s /dev/sda mkpart one 1MiB 16MiB mkpart two ext4 16MiB 100%
+check "parted finds them" says "^ 2 .*two" parted -s /dev/sda print
+check "so does the kernel" await 10 test -b /dev/sda2
+check "mkfs in one" quietly mkfs.ext4 -q /dev/sda2
+dd if=/dev/urandom of=/dev/sda1 bs=1M count=15 oflag=direct 2>/dev/null
+check "discard" quietly /sbin/blkdiscard -o 4M -l 8M /dev/sda1
+is "zeroes there" "$(dd if=/dev/sda1 bs=1M skip=4 count=8 iflag=direct 2>/dev/null | tr -d "\0" | wc -c)" 0
+check "zero" quietly /sbin/blkdiscard -z -o 1M -l 1M /dev/sda1
+is "zeroes there too" "$(dd if=/dev/sda1 bs=1M skip=1 count=1 iflag=direct 2>/dev/null | tr -d "\0" | wc -c)" 0
+is "and nowhere else" "$(dd if=/dev/sda1 bs=1M skip=2 count=2 iflag=direct 2>/dev/null | tr -d "\0" | wc -c | cut -c 1-3)" 208
+sync
 
 echo ready >/host/ready
 check "a unit comes" await 10 test -b /dev/sdb
