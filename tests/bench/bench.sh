@@ -280,15 +280,43 @@ input()
 	figure input.flow.p99 "${got[flow_p99_us]}" - - us
 }
 
-# Bytes from the guest to a host that takes all of them, an echo by a program of the
-# host, and messages that come back.
+# port_figures NAME DIR [files]: bytes to a file beside what the file system takes, and beside QEMU's own console; the rest has
+# nobody to be compared with
+port_figures()
+{
+	local name rate theirs cpu cpu_theirs unit ratio
+	VUM=$vum "$portbench" "$2" "$slices" "${@:3}" >"$tmp/out" || {
+		note <"$tmp/out"
+		exit 1
+	}
+	while read -r name rate theirs cpu cpu_theirs unit; do
+		case $name in
+		messages) name=rpmsg.echo ;;
+		*) name=console.${name/#file/$1} ;;
+		esac
+		if [ "$theirs" = - ]; then
+			figure "$name" "$rate" - - "$unit"
+			continue
+		fi
+		ratio=$(awk -v a="$rate" -v b="$theirs" 'BEGIN { printf "%.2f", a / b }')
+		if [[ $name != *.qemu ]]; then
+			figure "$name/floor" "$rate" "$theirs" "$ratio" "$unit"
+			[[ $name == *.d1 ]] || figure "$name.rate" "$rate" - - "$unit" least 1000
+			continue
+		fi
+		figure "${name/%.qemu//qemu}" "$rate" "$theirs" "$ratio" "$unit" least 1.00
+		figure "${name/%.qemu/.cpu/qemu}" "$cpu" "$cpu_theirs" \
+			"$(awk -v a="$cpu" -v b="$cpu_theirs" 'BEGIN { printf "%.2f", a / b }')" MB/cpu-s least 1.00
+	done <"$tmp/out"
+}
+
 ports()
 {
-	local name value unit
-	TMPDIR=/dev/shm VUM=$vum "$portbench" >"$tmp/out" || return
-	while read -r name value unit; do
-		figure "$name" "$value" - - "$unit"
-	done <"$tmp/out"
+	local dir
+	port_figures tmpfs /dev/shm
+	dir=$(mktemp -d "${BENCH_DIR:-.}/bench.XXXXXX") || exit 1
+	dirs+=("$dir")
+	port_figures file "$dir" files
 }
 
 # 2D at 1920x1080: transfer, flush, and the display takes all of the pixels.
