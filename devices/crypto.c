@@ -273,8 +273,8 @@ static void control_request(struct crypto *c, struct element *e)
 	bool revision_1 = backend_has(c->b, CRYPTO_F_REVISION_1), whole;
 
 	whole = cursor_get(&e->rd, &req.header, sizeof(req.header)) && !e->fault &&
-		cursor_get(
-			&e->rd, &req.u, revision_1 ? control_size(le32toh(req.header.opcode)) : sizeof(req.u));
+		cursor_get(&e->rd, &req.u,
+			revision_1 ? control_size(le32toh(req.header.opcode)) : sizeof(req.u));
 	if (whole && is_destroy(le32toh(req.header.opcode)))
 		status = session_close(c, le64toh(req.u.destroy_session.session_id)) ? VIRTIO_CRYPTO_OK
 										     : VIRTIO_CRYPTO_ERR;
