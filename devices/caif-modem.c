@@ -17,7 +17,7 @@
 
 enum { CMD_SETUP, CMD_DESTROY, CMD_ERROR, CMD_ENUM, CMD_SLEEP, CMD_WAKE };
 enum { CMD_MASK = 0xf, CMD_RESPONSE = 0x20, CMD_FAILED = 0x10 };
-enum { TYPE_PAYLOAD = 0, TYPE_ON = 0x80, TYPE_OFF = 0x81, TYPE_DATAGRAM = 0x08 };
+enum { TYPE_PAYLOAD = 0, TYPE_ON = 0x80, TYPE_OFF = 0x81, TYPE_SHUTDOWN = 0x82, TYPE_DATAGRAM = 0x08 };
 enum { CHTYPE_LOOP = 3 };
 enum { LEN_BYTES = 2, ID_BYTES = 1, CHECK_BYTES = 2, HEAD = LEN_BYTES + ID_BYTES };
 enum { CONTROL_MAX = 300 };
@@ -84,17 +84,19 @@ static void flow(struct caif_channel *ch, bool off)
 
 /* Links */
 
-static void event_of(struct caif *c, const char *event, const struct caif_link *l)
+static void event_of(struct caif *c, const char *event, enum caif_service service, const struct caif_link *l)
 {
 	struct json *j = backend_event_wanted(c->b) ? json_new(false) : NULL;
 
 	if (!j)
 		return;
 	json_object_begin(j);
-	json_key(j, "link");
-	json_u64(j, link_id(c, l));
+	if (l) {
+		json_key(j, "link");
+		json_u64(j, link_id(c, l));
+	}
 	json_key(j, "service");
-	json_string(j, caif_service_name(l->service));
+	json_string(j, caif_service_name(service));
 	json_object_end(j);
 	backend_event(c->b, event, j);
 }
@@ -152,7 +154,7 @@ static struct caif_link *link_up(struct caif *c, const uint8_t *p)
 		*l = (struct caif_link){.used = true, .service = service, .channel = ch};
 		if (ch)
 			ch->link = l;
-		event_of(c, "link-up", l);
+		event_of(c, "link-up", service, l);
 		return l;
 	}
 	log_guest_warn("there are %d links already", CAIF_LINKS);
@@ -212,7 +214,7 @@ static size_t take_destroy(struct caif *c, uint8_t *p, size_t n)
 		p[AT_CMD] |= CMD_FAILED;
 		return n;
 	}
-	event_of(c, "link-down", l);
+	event_of(c, "link-down", l->service, l);
 	link_down(l);
 	return 2;
 }
@@ -246,18 +248,23 @@ static bool has_records(const struct caif_channel *ch)
 	return ch->config.messages;
 }
 
+static size_t wait_size(const struct caif *c)
+{
+	return (size_t)CAIF_WAIT * c->mtu;
+}
+
 /* Keeps n bytes of rd for later, of which there may be no room. */
 static void keep(struct caif_channel *ch, struct cursor *rd, size_t n)
 {
 	size_t head = has_records(ch) ? sizeof(uint16_t) : 0;
 	uint16_t len = (uint16_t)n;
 
-	if (ch->head && ch->tail + head + n > CAIF_WAIT) {
+	if (ch->head && ch->tail + head + n > wait_size(ch->caif)) {
 		memmove(ch->wait, ch->wait + ch->head, ch->tail - ch->head);
 		ch->tail -= ch->head;
 		ch->head = 0;
 	}
-	if (ch->tail + head + n > CAIF_WAIT) {
+	if (ch->tail + head + n > wait_size(ch->caif)) {
 		ch->lost++;
 		log_guest_warn(
 			"link to %s: its host takes nothing, and the guest does not stop; frames are dropped",
@@ -281,7 +288,7 @@ static void to_host(struct caif_channel *ch, struct cursor *rd, size_t n)
 	if (ch->head == ch->tail && seen == n && n)
 		sent = port_send(ch->port, v, nv);
 	cursor_skip(rd, sent);
-	if (sent < n)
+	if (sent < n && !ch->link->over)
 		keep(ch, rd, n - sent);
 	if (ch->head != ch->tail)
 		flow(ch, true);
@@ -302,7 +309,7 @@ static void host_room(struct port *p)
 			n = len;
 		}
 		sent = port_send(p, &v, 1);
-		if (!sent)
+		if (!sent || ch->head == ch->tail) /* hung up meanwhile */
 			return;
 		ch->head += sent + (has_records(ch) ? sizeof(len) : 0);
 		if (sent < n)
@@ -310,6 +317,22 @@ static void host_room(struct port *p)
 	}
 	ch->head = ch->tail = 0;
 	flow(ch, false);
+}
+
+/* The host's program came or went. */
+static void host_link(struct port *p, bool up)
+{
+	struct caif_channel *ch = port_owner(p);
+	struct caif *c = ch->caif;
+
+	event_of(c, up ? "host-up" : "host-down", ch->service, ch->link);
+	if (up || !ch->hangup)
+		return;
+	ch->head = ch->tail = 0; /* was said to the one that went */
+	if (ch->link)
+		ch->link->over = true;
+	if (ch->link && c->rx)
+		virtqueue_wake(c->rx);
 }
 
 /* From the guest */
@@ -334,8 +357,10 @@ static size_t take_payload(
 	if (n < MIN(head, (size_t)1))
 		return 0;
 	if (!l->channel || l->channel->loop) {
-		if (l->channel)
+		if (l->channel) {
 			l->channel->received++;
+			l->channel->sent++;
+		}
 		return echo(rd, n, link_id(c, l), out, room);
 	}
 	cursor_get(rd, type, MIN(head, (size_t)1));
@@ -346,6 +371,8 @@ static size_t take_payload(
 			virtqueue_wake(c->rx);
 		return 0;
 	}
+	if (l->over)
+		return 0;
 	if (n < head) {
 		log_guest_warn("link %u: a frame has no more than %zu bytes", link_id(c, l), n);
 		return 0;
@@ -427,6 +454,8 @@ bool caif_speaks(const struct caif_link *l)
 {
 	if (!l->used)
 		return false;
+	if (l->over)
+		return !l->over_told;
 	return l->off != l->told || (l->channel && l->channel->have && !l->guest_off);
 }
 
@@ -437,6 +466,11 @@ size_t caif_give(struct caif *c, struct caif_link *l, uint8_t *out, size_t room)
 	struct iovec v = {out + HEAD + type, room - HEAD - type - CHECK_BYTES};
 	ssize_t got;
 
+	if (l->over) {
+		l->over_told = true;
+		out[HEAD] = TYPE_SHUTDOWN;
+		return frame(out, link_id(c, l), 1);
+	}
 	if (l->off != l->told) {
 		l->told = l->off;
 		out[HEAD] = l->off ? TYPE_OFF : TYPE_ON;
@@ -500,9 +534,14 @@ static const char *channel_item(struct caif_channel *ch, const char *name, const
 		ch->loop = true;
 		return NULL;
 	}
+	if (strcmp(name, "hangup") == 0 && !value) {
+		ch->hangup = true;
+		return ch->service == CAIF_UTIL ? NULL : "hangup is for utility links only";
+	}
 	why = port_config_item(&ch->config, name, value);
 	return why == port_item_unknown
-		       ? "only loop, host, server, signals, log, backlog and patience can be said of a channel"
+		       ? "only loop, hangup, host, server, signals, log, backlog and patience "
+			 "can be said of a channel"
 		       : why;
 }
 
@@ -534,7 +573,7 @@ const char *caif_channel_parse(struct caif *c, struct caif_channel *ch, const ch
 	return why ? why : port_config_check(&ch->config);
 }
 
-static const struct port_ops host_ops = {.data = host_data, .room = host_room};
+static const struct port_ops host_ops = {.data = host_data, .room = host_room, .link = host_link};
 
 int caif_channel_open(struct caif_channel *ch)
 {
@@ -544,7 +583,7 @@ int caif_channel_open(struct caif_channel *ch)
 
 	if (ch->loop)
 		return 0;
-	ch->wait = malloc(CAIF_WAIT);
+	ch->wait = malloc(wait_size(ch->caif));
 	if (!ch->wait)
 		return log_errno(ENOMEM, "--channel");
 	snprintf(label, sizeof(label), "channel %s", caif_service_name(ch->service));

@@ -11,7 +11,8 @@
 enum {
 	CAIF_CHANNELS = 32,
 	CAIF_LINKS = 64,
-	CAIF_WAIT = 512 << 10, /* bytes of the guest that wait for a host, per channel */
+	CAIF_WAIT =
+		512, /* frames of mtu bytes that wait for a host, per channel: Linux still sends some 200 after "stop" */
 	CAIF_OVERHEAD =
 		9, /* of a frame: length 2, link 1, at most 4 of the service, 2 where a checksum would be */
 	CAIF_ROOM_MIN = 320, /* of a receive buffer between head and tail: any control frame's answer */
@@ -26,15 +27,15 @@ struct caif_channel {
 	struct caif *caif;
 	const char *text; /* what --channel said; borrowed */
 	enum caif_service service;
-	bool loop;
+	bool loop, hangup;
 	uint32_t id;	      /* of a datagram channel */
 	char name[CAIF_NAME]; /* of a utility channel; "": any */
 	struct port_config config;
-	struct port *port;	       /* NULL: loop */
-	struct caif_link *link;	       /* or NULL */
-	bool have;		       /* the host has said something */
-	uint8_t *wait;		       /* CAIF_WAIT bytes; datagrams with two bytes of length before each */
-	size_t head, tail;	       /* what waits is [head, tail) */
+	struct port *port;	/* NULL: loop */
+	struct caif_link *link; /* or NULL */
+	bool have;		/* the host has said something */
+	uint8_t *wait;		/* CAIF_WAIT * mtu bytes; datagrams with two bytes of length before each */
+	size_t head, tail;	/* what waits is [head, tail) */
 	uint64_t received, sent, lost; /* frames of the guest, to the guest, dropped */
 };
 
@@ -44,6 +45,7 @@ struct caif_link { /* its number is its index + 1; 0 is the control channel */
 	struct caif_channel *channel; /* NULL: a loop that the guest asked for */
 	bool guest_off;		      /* the guest wants nothing now */
 	bool off, told;		      /* we want nothing now; what the guest was told of that */
+	bool over, over_told;	      /* the host hung up; the guest was told */
 };
 
 struct caif {

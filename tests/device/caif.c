@@ -338,6 +338,37 @@ static void flow(const struct fe_mode *m)
 	fe_end(&g.fe);
 }
 
+/* A program that goes takes its utility link down, and what waited for it is dropped. */
+static void hangup(const struct fe_mode *m)
+{
+	const char *dir = fe_tmpdir();
+	uint8_t name[21] = {0}, data[1 + MAX] = {0};
+	struct modem g;
+	unsigned link;
+	int fd;
+
+	begin(&g, m, FE_ARGS(CAIF, path_of("--channel=utility,hangup,host=unix:@/util,server", dir)));
+	fd = host_connect(path_of("@/util", dir), SOCK_STREAM);
+	link = link_up(&g, UTIL, 0, name, sizeof(name));
+	say(&g, link, "\0first", 6);
+	host_expect(fd, "first", 5);
+	for (unsigned i = 0; i < 400; i++)
+		say(&g, link, data, sizeof(data));
+	expect(&g, link, "\201", 1);
+	close(fd);
+	expect(&g, link, "\202", 1);
+	say(&g, link, "\0late", 5);
+	CHECK_EQ(link_up(&g, UTIL, 0, name, sizeof(name)), 0); /* the old one is not down yet */
+	link_down(&g, link);
+	fd = host_connect(path_of("@/util", dir), SOCK_STREAM);
+	link = link_up(&g, UTIL, 0, name, sizeof(name));
+	say(&g, link, "\0new", 4);
+	host_expect(fd, "new", 3);
+	CHECK_EQ(write(fd, "yes", 3), 3);
+	expect(&g, link, "\0yes", 4);
+	fe_end(&g.fe);
+}
+
 /* All receive buffers are out: frames of the guest wait in its ring, until some come back. */
 static void full(const struct fe_mode *m)
 {
@@ -530,12 +561,14 @@ int main(void)
 		{"--channel=datagram:4294967296,loop", "needs a number"},
 		{"--channel=utility:0123456789abcdef,loop", "more than 15 bytes"},
 		{"--channel=at,loop,wrong", "can be said of a channel"},
+		{"--channel=at,hangup,host=null", "utility links only"},
 		{"--mtu=100", "1024"},
 	};
 
 	fe_each_mode("loops", loops);
 	fe_each_layout("hosts", hosts);
 	fe_each_layout("flow control", flow);
+	fe_each_layout("hang up", hangup);
 	fe_each_mode("no receive buffers", full);
 	fe_each_mode("hostile frames", frames);
 	fe_each_layout("hostile rings", rings);

@@ -25,7 +25,7 @@ start_modem()
 {
 	backend "$1" caif --control-path="$tmp/ctl" "${@:2}" \
 		--channel="at,host=unix:$tmp/at,server" --channel="datagram:7,host=unix:$tmp/dgram" \
-		--channel="debug,host=unix:$tmp/debug,server" --channel="utility:psock,host=unix:$tmp/util,server" \
+		--channel="debug,host=unix:$tmp/debug,server" --channel="utility:psock,hangup,host=unix:$tmp/util,server" \
 		--channel=datagram:8,loop
 }
 
@@ -54,8 +54,83 @@ check "the debug service" portio both 2 2 200000 caif:debug
 refuse "a datagram channel that is not there" portio send 1 8 caif:datagram:99
 refuse "a utility that is not there" portio send 1 8 caif:util:other
 refuse "remote files" portio send 1 8 caif:rfm:1:disk
+
+# ---- programs that are killed ----
+
+for round in 1 2; do
+	portio both 3 3 100000000 caif:util:psock 2>/tmp/log &
+	check "bytes flow $round" await 20 test -e /host/flows$round
+	touch /host/kill$round
+	wait $!
+	is "the link is shut down $round" $? 1
+	check "and says so $round" grep -q -e reset -e Broken /tmp/log
+	check "the next program $round" await 20 test -e /host/next$round
+	check "bytes both ways $round" portio both $((3 + round)) $((3 + round)) 300000 caif:util:psock
+done
+portio send 9 300000 caif:at &
+check "the guest is done" await 20 test -e /host/dialled
+wait $!
+is "what was said to nobody is sent" $? 0
+
+# ---- the driver goes and comes ----
+
+caif=/sys/bus/virtio/drivers/caif_virtio
+uml=/sys/bus/platform/drivers/virtio-uml
+for round in 1 2; do
+	check "unbind $round" eval "echo virtio0 >$caif/unbind"
+	refuse "no link layer $round" portio send 1 8 caif:loop:5 2>/dev/null
+	check "bind $round" eval "echo virtio0 >$caif/bind"
+	check "the link layer is up $round" up
+	check "datagrams $round" portio messages 500 caif:loop:5
+	check "bytes both ways, again $round" portio both $round $round 300000 caif:util:psock
+done
+
+# ---- the modem is started again, with other sizes ----
+
+for round in 1 2; do
+	check "the front-end disconnects $round" eval "echo virtio-uml.0 >$uml/unbind"
+	touch /host/unbound$round
+	check "the modem is started again $round" await 20 test -e /host/again$round
+	check "the front-end connects again $round" eval "echo virtio-uml.0 >$uml/bind"
+	is "the longest frame $round" "$(cat /sys/class/net/cfvrt/mtu)" $((round * 2000 - 32))
+	check "the link layer is up, again $round" up
+	check "datagrams, again $round" portio messages 2000 caif:loop:5
+	check "bytes after that $round" portio both 1 1 300000 caif:at
+done
 GUEST
 echo "$messages" >"$dir/messages"
+
+linked()
+{
+	"$vum" ctl "$tmp/ctl" channels | tr -d ' \n' | grep -q "\"service\":\"$1\"[^}]*\"link\":"
+}
+
+gets()
+{
+	[ "$("$vum" ctl "$tmp/ctl" channels | tr -d ' \n' | sed "s/.*\"service\":\"utility\"[^}]*\"received\":\([0-9]*\).*/\1/")" -gt "$1" ]
+}
+
+for round in 1 2; do
+	ok "the guest begins" await 60 linked utility
+	ok "bytes flow" await 20 gets $((2000000 + round * 100000))
+	touch "$dir/flows$round"
+	ok "the guest knows" await 20 test -e "$dir/kill$round"
+	stop util KILL
+	ok "the link ends" await 20 eval '! linked utility'
+	spawn util "$io" echo "unix:$tmp/util"
+	touch "$dir/next$round"
+done
+ok "the guest calls" await 20 linked at
+spawn at "$io" expect 9 300000 "unix:$tmp/at"
+ok "what was said to nobody is there" reap at 20
+touch "$dir/dialled"
+for round in 1 2; do
+	ok "the guest lets go" await 60 test -e "$dir/unbound$round"
+	ok "the back-end ends at SIGTERM" stop caif
+	start_modem caif --mtu=$((round * 2000)) --tailroom=32
+	spawn at "$io" echo "unix:$tmp/at"
+	touch "$dir/again$round"
+done
 guest_wait guest
 ok "the back-end ends at SIGTERM" stop caif
 
