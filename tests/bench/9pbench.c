@@ -222,8 +222,8 @@ static void qemu_start(void)
 	close(fd);
 	qemu_spawn(memory, socket);
 	qemu_connect(socket);
-	unlink(memory);
 	qemu_device(mem);
+	unlink(memory); /* not before it answered: it listens before it has the memory */
 	for (unsigned i = 0; i < DEPTH; i++) {
 		struct message *m = &qemu.m[i];
 

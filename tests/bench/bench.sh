@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: MIT
 #
 # Figures, one line each: ring code, block against qemu-storage-daemon, rng's
-# start and size, input's latency, gpu against QEMU's own vhost-user-gpu (of build-qemu). Columns: name, ours, the daemon's, the ratio ours/daemon's,
+# start and size, input's latency, net against DPDK's testpmd (of build-dpdk) and QEMU's own card, gpu against QEMU's own vhost-user-gpu (of build-qemu). Columns: name, ours, the daemon's, the ratio ours/daemon's,
 # unit, and where there is one the target and whether it was met.
 #
 #	BENCH_SECONDS=S	length of a slice (0.5; 0.1 is for a quick look)
@@ -42,6 +42,7 @@ generator=0
 core=$(($(nproc) > 1 ? 1 : 0))
 read -ra more <<<"${BENCH_ARGS-}"
 dirs=("$tmp")
+inside=() # of a network of its own: what commands begin with
 declare -A got=()
 
 # figure NAME OURS PEER RATIO UNIT [least|most TARGET]; - where there is none
@@ -65,10 +66,21 @@ wanted()
 	[[ $1 =~ ${BENCH_ONLY-} ]]
 }
 
+# what is in $tmp/out, a line "NAME KEY=VALUE..." per target, goes to got[NAME.KEY]
+read_figures()
+{
+	local name line pair
+	while read -r name line; do
+		for pair in $line; do
+			got[$name.${pair%%=*}]=${pair#*=}
+		done
+	done <"$tmp/out"
+}
+
 # measure TARGETS... -- OPTION...: fills got[NAME.KEY]
 measure()
 {
-	local targets=() name line pair prefix
+	local targets=() prefix
 	while [ "$1" != -- ]; do
 		prefix=
 		[ "$1" != scsi ] || prefix=scsi:
@@ -80,11 +92,7 @@ measure()
 		note <"$tmp/out"
 		exit 1
 	}
-	while read -r name line; do
-		for pair in $line; do
-			got[$name.${pair%%=*}]=${pair#*=}
-		done
-	done <"$tmp/out"
+	read_figures
 }
 
 # ours NAME OPTION...
@@ -401,24 +409,126 @@ p9()
 	done
 }
 
-# Frames through the switch between two drivers that never sleep; the ports do when idle, or poll.
-net()
+# compare_frames OPTION... TARGET...: what netbench says, in got[NAME.KEY]
+compare_frames()
 {
-	local bytes poll pair
-	for bytes in 64 65550; do
-		for poll in 0 50; do
-			VUM=$vum "$netbench" "$seconds" "$bytes" --poll-us="$poll" >"$tmp/out" || {
-				note <"$tmp/out"
-				exit 1
-			}
-			for pair in $(<"$tmp/out"); do
-				got[${pair%%=*}]=${pair#*=}
-			done
-			figure "net.switch.$bytes.poll$poll" "${got[pps]}" - - frames/s
-			figure "net.switch.$bytes.poll$poll.rate" "${got[gbps]}" - - Gb/s
-			figure "net.switch.$bytes.poll$poll.cpu" "${got[cpu_ns]}" - - ns/frame
+	"${inside[@]}" "$netbench" cpu=$generator core="$core" seconds="$seconds" slices="$slices" "$@" >"$tmp/out" 2>&1 || {
+		note <"$tmp/out"
+		exit 1
+	}
+	read_figures
+}
+
+# port NAME OPTION...: a network card of ours (listening() does not see into another network)
+port()
+{
+	spawn "$1" "${inside[@]}" taskset -c "$core" "$vum" net --socket-path="$tmp/$1.sock" "${@:2}"
+	await 10 test -S "$tmp/$1.sock" || exit 1
+}
+
+# pair NAME: as a target of netbench
+pair()
+{
+	echo "$1=vhost:$tmp/$1-a.sock,$tmp/$1-b.sock:${child_pid[$1-a]},${child_pid[$1-b]}"
+}
+
+# DPDK's vhost back-end, which never sleeps: two sockets, frames of one go to the other
+testpmd()
+{
+	local dpdk
+	dpdk=$("$srcdir/tests/guest/build-dpdk" --cached) && [ "$core" != $generator ] || return 1
+	mkfifo "$tmp/stdin"
+	exec 9<>"$tmp/stdin" # which must not end
+	# shellcheck disable=SC2016 # for sh
+	spawn testpmd sh -c 'exec "$@" <"$0"' "$tmp/stdin" "$dpdk/testpmd" --no-huge --no-pci --no-shconf --no-telemetry \
+		-m 256 -l "$generator,$core" --main-lcore=$generator \
+		--vdev "net_vhost0,iface=$tmp/testpmd-a.sock" --vdev "net_vhost1,iface=$tmp/testpmd-b.sock" \
+		-- --disable-link-check --no-lsc-interrupt --total-num-mbufs=32768
+	await 20 listening "$tmp/testpmd-b.sock"
+}
+
+# Frames between two guests through the switch; its ports sleep when idle, or poll (polling).
+switched()
+{
+	local bytes name theirs peers=() least=()
+	for name in a b; do
+		port "sleeping-$name" --switch="$tmp/sleeping"
+		port "polling-$name" --switch="$tmp/polling" --poll-us=50
+	done
+	if testpmd; then
+		peers=("testpmd=vhost:$tmp/testpmd-a.sock,$tmp/testpmd-b.sock:${child_pid[testpmd]}")
+	else
+		note "no testpmd to compare with (tests/guest/build-dpdk gets it)"
+	fi
+	for bytes in 64 1514 65214; do
+		for name in sleeping polling; do
+			compare_frames bytes=$bytes "$(pair $name)" "${peers[@]}"
+			least=()
+			[ $bytes != 64 ] || [ ${#peers[@]} = 0 ] || case $name in
+			sleeping) least=(least 0.50) ;;
+			polling) least=(least 1.00) ;;
+			esac
+			theirs=${got[testpmd.pps]--}
+			figure "net.switch.$bytes.$name/testpmd" "${got[$name.pps]}" "$theirs" "${got[testpmd.pps_ratio]--}" \
+				frames/s "${least[@]}"
+			figure "net.switch.$bytes.$name.cpu/testpmd" "${got[$name.cpu_pps]}" "${got[testpmd.cpu_pps]--}" \
+				"${got[testpmd.cpu_ratio]--}" frames/cpu-s
+			figure "net.switch.$bytes.$name.gbps/testpmd" "${got[$name.gbps]}" "${got[testpmd.gbps]--}" - Gb/s
 		done
 	done
+	for name in sleeping-{a,b} polling-{a,b} "${peers[@]:+testpmd}"; do
+		stop "$name"
+	done
+}
+
+# The same through two TAP interfaces and the kernel's bridge between them, against QEMU's own network cards (qtest.h says how).
+tapped()
+{
+	local bytes name
+	{ [ "$(id -u)" = 0 ] && command -v ip nsenter >/dev/null; } || {
+		note "no TAP interfaces without root and ip"
+		return
+	}
+	spawn network unshare --net sleep infinity
+	await 5 unshared network || exit 1
+	inside=(nsenter "--net=/proc/${child_pid[network]}/ns/net" --)
+	for name in taps-a taps-b; do
+		port "$name" --tap="$name"
+	done
+	# shellcheck disable=SC2016 # for sh
+	"${inside[@]}" sh -e -c 'for bridge in taps qemu; do
+			ip link add "$bridge" type bridge
+			ip link set "$bridge" up
+			for port in a b; do
+				[ $bridge = taps ] || ip tuntap add "$bridge-$port" mode tap vnet_hdr
+				ip link set "$bridge-$port" master "$bridge" up
+			done
+		done
+		for filter in /proc/sys/net/bridge/bridge-nf-call-*; do
+			[ ! -e "$filter" ] || echo 0 >"$filter"
+		done' || exit 1
+	for bytes in 64 65214; do
+		compare_frames bytes=$bytes gso=$((bytes > 1514)) "$(pair taps)" qemu=qemu:qemu-a,qemu-b
+		figure "net.tap.$bytes/qemu" "${got[taps.pps]}" "${got[qemu.pps]}" "${got[qemu.pps_ratio]}" frames/s
+		figure "net.tap.$bytes.cpu/qemu" "${got[taps.cpu_pps]}" "${got[qemu.cpu_pps]}" "${got[qemu.cpu_ratio]}" frames/cpu-s
+		figure "net.tap.$bytes.gbps/qemu" "${got[taps.gbps]}" "${got[qemu.gbps]}" - Gb/s
+	done
+	stop taps-a
+	stop taps-b
+	stop network
+	inside=()
+}
+
+# unshared NAME: is it in a network of its own?
+unshared()
+{
+	[ "$(readlink "/proc/${child_pid[$1]}/ns/net")" != "$(readlink /proc/self/ns/net)" ]
+}
+
+net()
+{
+	switched
+	tapped
 }
 
 # Sockets against the bare Unix socket behind them: what the same writes and reads cost without a device.
