@@ -373,9 +373,10 @@ static int lun_open(struct scsi_lun *l, struct spec *p)
 	if (scsi_lun_blocks(l) == 0)
 		return spec_error(p, "%s: smaller than a block", disk_name(l->disk));
 	if (p->reservations != NULL) {
-		r = pr_file_open(p->reservations, &l->pr, &l->pr_fd);
+		r = pr_file_open(p->reservations, p->disk.lock, &l->pr, &l->pr_fd);
 		if (r < 0)
 			return spec_error(p, "reservations=%s: %s", p->reservations, strerror(-r));
+		l->pr_shared = !p->disk.lock;
 		scsi_pr_apply(l);
 	}
 	l->watch.changed = size_changed;

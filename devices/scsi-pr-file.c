@@ -77,7 +77,7 @@ static void restore(const struct record *r, struct scsi_pr *pr)
 	}
 }
 
-int pr_file_open(const char *path, struct scsi_pr *pr, int *out)
+int pr_file_open(const char *path, bool lock, struct scsi_pr *pr, int *out)
 {
 	CLEANUP_FD int fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK, 0600);
 	struct record r;
@@ -85,7 +85,7 @@ int pr_file_open(const char *path, struct scsi_pr *pr, int *out)
 
 	if (fd < 0)
 		return log_errno(errno, "%s", path);
-	if (flock(fd, LOCK_EX | LOCK_NB) < 0)
+	if (lock && flock(fd, LOCK_EX | LOCK_NB) < 0)
 		return log_errno(errno, "%s: another process uses it", path);
 	if (newest(fd, &r, &place))
 		restore(&r, pr);
@@ -93,6 +93,18 @@ int pr_file_open(const char *path, struct scsi_pr *pr, int *out)
 		return log_errno(EINVAL, "%s: holds no reservations", path);
 	*out = fd_take(&fd);
 	return 0;
+}
+
+void pr_file_refresh(int fd, struct scsi_pr *pr)
+{
+	struct record r;
+	int place;
+
+	if (!newest(fd, &r, &place) || (!r.persist && !pr->persist))
+		return;
+	memset(pr, 0, sizeof(*pr));
+	restore(&r, pr);
+	pr->generation = le32toh(r.generation);
 }
 
 int pr_file_save(int fd, const struct scsi_pr *pr)

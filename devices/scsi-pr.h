@@ -80,10 +80,12 @@ bool pr_forbids_writes(const struct scsi_pr *pr, const char *name);
 bool pr_forbids_reads(const struct scsi_pr *pr, const char *name);
 
 /*
- * The file that keeps it. Open: 0 and what it says in *pr, or -errno, logged; it stays locked until it is closed.
+ * The file that keeps it. Open: 0 and what it says in *pr, or -errno, logged; with lock it stays locked until it is closed.
  * Written twice, in turns, so that one of both is always whole.
  */
-int pr_file_open(const char *path, struct scsi_pr *pr, int *fd);
+int pr_file_open(const char *path, bool lock, struct scsi_pr *pr, int *fd);
+/* What another process has kept there since. */
+void pr_file_refresh(int fd, struct scsi_pr *pr);
 int pr_file_save(int fd, const struct scsi_pr *pr);
 
 #endif

@@ -661,6 +661,16 @@ static void scsi_close(struct backend *b)
 	scsi_lun_close_all(scsi_of(b));
 }
 
+/* A guest that migrated: what was reserved elsewhere meanwhile. */
+static void refresh(struct scsi_lun *l, void *arg)
+{
+	(void)arg;
+	if (!l->pr_shared)
+		return;
+	pr_file_refresh(l->pr_fd, &l->pr);
+	scsi_pr_apply(l);
+}
+
 static int scsi_start(struct backend *b, struct virtqueue *vq)
 {
 	struct scsi *s = scsi_of(b);
@@ -668,6 +678,8 @@ static int scsi_start(struct backend *b, struct virtqueue *vq)
 	struct scsi_queue *q = &s->queues[index];
 
 	pthread_mutex_lock(&s->lock);
+	if (s->running++ == 0)
+		scsi_lun_each(s, -1, refresh, NULL);
 	q->scsi = s;
 	q->vq = vq;
 	q->loop = virtqueue_loop(vq);
@@ -681,10 +693,11 @@ static int scsi_start(struct backend *b, struct virtqueue *vq)
 	q->used = true;
 	if (index == 1) {
 		s->events.open = true;
-		if (!virtqueue_continues(vq)) {
+		if (!virtqueue_continues(vq) && !s->events.loaded) {
 			s->events.n = 0;
 			s->events.missed = false;
 		}
+		s->events.loaded = false;
 	}
 	pthread_mutex_unlock(&s->lock);
 	return 0;
@@ -696,10 +709,10 @@ static void scsi_stop(struct backend *b, struct virtqueue *vq)
 
 	s->queues[virtqueue_index(vq)].vq = NULL;
 	scsi_withdraw(&s->queues[virtqueue_index(vq)], true);
-	if (virtqueue_index(vq) != 1)
-		return;
 	pthread_mutex_lock(&s->lock);
-	s->events.open = false;
+	s->running--;
+	if (virtqueue_index(vq) == 1)
+		s->events.open = false;
 	pthread_mutex_unlock(&s->lock);
 }
 
@@ -713,6 +726,13 @@ static void scsi_reset(struct backend *b)
 {
 	describe(b);
 	scsi_lun_each(scsi_of(b), -1, reset_unit, NULL);
+}
+
+bool scsi_sizes_valid(uint32_t sense_size, uint32_t cdb_size)
+{
+	sense_size = le32toh(sense_size);
+	cdb_size = le32toh(cdb_size);
+	return sense_size <= MAX_SENSE && cdb_size >= MIN_CDB && cdb_size <= MAX_CDB;
 }
 
 static void config_apply(struct backend *b, size_t at, size_t off, const uint8_t *data, size_t len,
@@ -776,4 +796,6 @@ const struct device device_scsi = {
 	.stop = scsi_stop,
 	.reset = scsi_reset,
 	.config_write = scsi_config_write,
+	.save = scsi_state_save,
+	.load = scsi_state_load,
 };

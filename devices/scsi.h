@@ -166,8 +166,9 @@ struct scsi_lun {
 
 	/* scsi.lock */
 	struct scsi_pr pr;
-	int pr_fd;     /* what keeps it, or -1; fixed */
-	bool reserved; /* by RESERVE */
+	int pr_fd;	/* what keeps it, or -1; fixed */
+	bool pr_shared; /* others may write that file, before and after us; fixed */
+	bool reserved;	/* by RESERVE */
 	struct scsi_request *exclusive,
 		**exclusive_tail; /* COMPARE AND WRITEs that wait, the first one runs */
 	struct scsi_sweep quiet;  /* writes in flight have ended */
@@ -257,7 +258,8 @@ struct scsi {
 	struct scsi_lun *going; /* removed, still with requests; control loop */
 
 	pthread_mutex_t lock;
-	bool closed; /* lock */
+	bool closed;	  /* lock */
+	unsigned running; /* queues; lock */
 	struct scsi_sweep *sweeps;
 	struct scsi_queue queues[SCSI_QUEUES];
 
@@ -272,6 +274,7 @@ struct scsi {
 		struct scsi_event pending[SCSI_EVENTS];
 		unsigned n;
 		bool missed, open; /* open: the driver has an event queue */
+		bool loaded;	   /* they came from elsewhere, as does the ring that starts next */
 	} events;
 };
 
@@ -308,6 +311,8 @@ void scsi_io_failed(struct scsi_request *r);
 /* Runs what the CDB says, from the checks on. */
 void scsi_execute(struct scsi_request *r);
 
+/* Little-endian, as they stand in the configuration space. */
+bool scsi_sizes_valid(uint32_t sense_size, uint32_t cdb_size);
 bool scsi_address_read(const uint8_t address[8], unsigned *target, unsigned *lun);
 void scsi_address_write(uint8_t address[8], unsigned target, unsigned lun);
 void scsi_link(struct scsi_request *r);
@@ -406,6 +411,11 @@ void scsi_control_ready(struct backend *b, struct virtqueue *q);
 void scsi_event_ready(struct backend *b, struct virtqueue *q);
 void scsi_event_flush(struct scsi_queue *q);
 void scsi_event_send(struct scsi *s, uint32_t event, unsigned target, unsigned lun, uint32_t reason);
+
+/* --- scsi-state.c --- */
+
+int scsi_state_save(struct backend *b, int fd);
+int scsi_state_load(struct backend *b, int fd);
 
 /* --- commands --- */
 

@@ -14,6 +14,8 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/ioctl.h>
+#include <sys/mman.h>
+#include <unistd.h>
 
 /* scsi-sg.c shall find these */
 static int fake_ioctl(int fd, unsigned long request, void *arg);
@@ -33,6 +35,7 @@ static int fake_ioctl(int fd, unsigned long request, void *arg);
 #include "../../devices/scsi-pr.c"
 #include "../../devices/scsi-reserve.c"
 #include "../../devices/scsi-sense.c"
+#include "../../devices/scsi-state.c"
 #include "../../devices/scsi-sweep.c"
 #include "../../devices/scsi-tmf.c"
 #include "../../devices/scsi-unmap.c"
@@ -510,6 +513,27 @@ static void finish_all(void)
 	require(f.out == 0, "every buffer comes back");
 }
 
+/* What was saved can be loaded; anything else is refused, or makes sense. */
+static void migrate(void)
+{
+	int fd = memfd_create("state", MFD_CLOEXEC), r;
+	unsigned changes = input_u8(&f.in) % 4;
+	off_t size;
+
+	require(fd >= 0 && scsi_state_save(&f.b, fd) == 0, "the state can be saved");
+	size = lseek(fd, 0, SEEK_END);
+	for (unsigned i = 0; i < changes; i++) {
+		uint8_t byte = input_u8(&f.in);
+
+		require(pwrite(fd, &byte, 1, input_u16(&f.in) * 5 % (size + 1)) == 1,
+			"memory can be written");
+	}
+	lseek(fd, 0, SEEK_SET);
+	r = scsi_state_load(&f.b, fd);
+	require(r == 0 || (r < 0 && changes > 0), "what was saved can be loaded");
+	close(fd);
+}
+
 static void reset_op(void)
 {
 	for (unsigned i = 0; i < QUEUES; i++)
@@ -517,6 +541,8 @@ static void reset_op(void)
 	f.mode = 0;
 	finish_all();
 	scsi_reset(&f.b);
+	if (input_u8(&f.in) & 1)
+		migrate();
 	for (unsigned i = 0; i < QUEUES; i++)
 		queue_run(i, true);
 }
@@ -677,7 +703,10 @@ void fuzz_seeds(void (*emit)(const char *name, const void *data, size_t size))
 		seed_put(&s,
 			(const uint8_t[]){OP_CONTROL, 16, 1, 0, 0, 0, 5, 1, OP_STOP, 2, 1, OP_REMOVE, 0, 1},
 			14);
-		seed_put(&s, (const uint8_t[]){OP_COMPLETE, 3, 1, OP_GROW, 9, 1, OP_RESET, 1}, 8);
+		seed_put(&s,
+			(const uint8_t[]){
+				OP_COMPLETE, 3, 1, OP_GROW, 9, 1, OP_RESET, 0, 1, OP_RESET, 1, 0, 1},
+			12);
 		emit(mode == 1 ? "later" : "held", s.bytes, s.n);
 	}
 }

@@ -36,24 +36,38 @@ migrated()
 	return 1
 }
 
-backend first block --blk-file="$disk" --lock=off
+case ${migrates:=block} in
+block)
+	device=vhost-user-blk-pci node=/dev/vda
+	;;
+scsi)
+	device=vhost-user-scsi-pci node=/dev/sda
+	;;
+esac
+backend first "$migrates" --blk-file="$disk" --lock=off
 first=$socket
-backend second block --blk-file="$disk" --lock=off
+backend second "$migrates" --blk-file="$disk" --lock=off
 second=$socket
 
-qemu_start from 120 -chardev "socket,id=c,path=$first" -device vhost-user-blk-pci,chardev=c <<'GUEST'
-blkload /dev/vda 64 4 /stop 100 &
+qemu_start from 120 -chardev "socket,id=c,path=$first" -device "$device,chardev=c" <<GUEST
+node=$node
+$(cat <<'REST'
+[ $node = /dev/vda ] || modprobe -a virtio_scsi sd_mod
+await 20 test -b $node
+blkload $node 64 4 /stop 100 &
 read -r word
 echo "told: $word"
 touch /stop
 check "all acknowledged data is there, on disk and in memory" wait $!
-echo "disk $(dd if=/dev/vda bs=1M iflag=direct 2>/dev/null | sha256sum | cut -d ' ' -f 1)"
+echo "disk $(dd if=$node bs=1M iflag=direct 2>/dev/null | sha256sum | cut -d ' ' -f 1)"
+REST
+)
 GUEST
 ok "the load is on" guest_await from 30 '^writes'
 
 mkdir "$tmp/to"
 cp "$tmp/from/initrd" "$tmp/to"
-qemu_boot to 120 -chardev "socket,id=c,path=$second" -device vhost-user-blk-pci,chardev=c \
+qemu_boot to 120 -chardev "socket,id=c,path=$second" -device "$device,chardev=c" \
 	-incoming "unix:$wire"
 ok "the other QEMU waits" await 20 test -S "$wire"
 # slow enough for the load to write while memory is copied

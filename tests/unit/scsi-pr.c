@@ -242,13 +242,13 @@ static void kept(void *arg)
 	made();
 	three();
 	CHECK_EQ(out("b", PR_RESERVE, PR_EXCLUSIVE, 2, 0), PR_GOOD);
-	CHECK_EQ(pr_file_open(path, &back, &fd), 0);
+	CHECK_EQ(pr_file_open(path, true, &back, &fd), 0);
 	CHECK_EQ(back.type, PR_NONE);
 	pr.persist = true;
 	for (unsigned i = 0; i < 5; i++)
 		CHECK_EQ(pr_file_save(fd, &pr), 0);
 	close(fd);
-	CHECK_EQ(pr_file_open(path, &back, &fd), 0);
+	CHECK_EQ(pr_file_open(path, true, &back, &fd), 0);
 	CHECK_EQ(back.type, PR_EXCLUSIVE);
 	CHECK_EQ(back.who[back.holder].key, 2);
 	CHECK_MEM(back.who, pr.who, sizeof(pr.who));
@@ -257,7 +257,7 @@ static void kept(void *arg)
 	CHECK_EQ(pr_file_save(fd, &pr), 0);
 	close(fd);
 	memset(&back, 0, sizeof(back));
-	CHECK_EQ(pr_file_open(path, &back, &fd), 0);
+	CHECK_EQ(pr_file_open(path, true, &back, &fd), 0);
 	CHECK_EQ(back.type, PR_NONE);
 	CHECK_EQ(pr_find(&back, "a"), -1);
 	close(fd);
@@ -273,7 +273,7 @@ static void torn(void *arg)
 
 	(void)arg;
 	made();
-	CHECK_EQ(pr_file_open(path, &back, &fd), 0);
+	CHECK_EQ(pr_file_open(path, true, &back, &fd), 0);
 	pr.persist = true;
 	CHECK_EQ(out("a", PR_REGISTER, 0, 0, 1), PR_GOOD);
 	pr.persist = true;
@@ -291,7 +291,7 @@ static void torn(void *arg)
 		CHECK_EQ(pwrite(fd, &wrong, 1, newer * 8192 + at_byte), 1);
 		close(fd);
 		memset(&back, 0, sizeof(back));
-		CHECK_EQ(pr_file_open(path, &back, &again), 0);
+		CHECK_EQ(pr_file_open(path, true, &back, &again), 0);
 		fd = again;
 		CHECK_EQ(back.who[0].key, 1);
 		CHECK_EQ(pwrite(fd, &place[newer][at_byte], 1, newer * 8192 + at_byte), 1);
@@ -307,15 +307,15 @@ static void refused(void *arg)
 
 	(void)arg;
 	made();
-	CHECK_EQ(pr_file_open(path, &back, &fd), 0);
-	CHECK(pr_file_open(path, &back, &second) < 0);
+	CHECK_EQ(pr_file_open(path, true, &back, &fd), 0);
+	CHECK(pr_file_open(path, true, &back, &second) < 0);
 	close(fd);
 	fd = open(path, O_WRONLY | O_CLOEXEC);
 	CHECK_EQ(write(fd, "my diary", 8), 8);
 	close(fd);
-	CHECK_EQ(pr_file_open(path, &back, &second), -EINVAL);
+	CHECK_EQ(pr_file_open(path, true, &back, &second), -EINVAL);
 	unlink(path);
-	CHECK(pr_file_open("/nonexistent/file", &back, &second) < 0);
+	CHECK(pr_file_open("/nonexistent/file", true, &back, &second) < 0);
 }
 
 int main(void)
