@@ -19,7 +19,7 @@ server()
 	local name=$1
 	shift
 	spawn "$name" "$io" "$@"
-	await 10 grep -q listening "$tmp/$name.log" || result 1 "$name listens"
+	await 10 grep -qs listening "$tmp/$name.log" || result 1 "$name listens"
 }
 
 server echo serve "unix:$tmp/v_1000"
@@ -43,7 +43,7 @@ while read -r word; do
 		;;
 	open)
 		vsockio idle vsock:2:1000 >/tmp/idle 2>&1 &
-		check "it is connected" await 20 grep -q connected /tmp/idle
+		check "it is connected" await 20 grep -qs connected /tmp/idle
 		;;
 	gone)
 		check "the guest's program sees the end" await 20 grep -qsE "closed|reset" /tmp/idle
@@ -91,7 +91,7 @@ open_both()
 {
 	does open
 	spawn "idle$1" "$io" idle "hybrid:$tmp/v:7"
-	ok "open from the host" await 20 grep -q connected "$tmp/idle$1.log"
+	ok "open from the host" await 20 grep -qs connected "$tmp/idle$1.log"
 	is "two connections" "$(count)" 2
 }
 
