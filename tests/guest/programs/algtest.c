@@ -4,11 +4,11 @@
  * and each must decrypt it again.
  *
  *	algtest DRIVER DRIVER KEYLEN [SECONDS]
- *	algtest DRIVER - KEYLEN
+ *	algtest DRIVER - KEYLEN [SECONDS]
  *
  * for example virtio_crypto_aes_cbc and cbc(aes-generic). With SECONDS the first one works for so long, and the result is
  * printed in KiB/s. With - in place of the second one the ciphertext is printed that the first one makes of the bytes
- * 0 to 255, sixteen times over, with the key and IV that are printed too.
+ * 0 to 255, sixteen times over, with the key and IV that are printed too; with SECONDS as well it only works.
  */
 #ifndef _GNU_SOURCE
 #define _GNU_SOURCE
@@ -80,20 +80,34 @@ static void run(int fd, int op, const uint8_t *iv, const uint8_t *in, uint8_t *o
 	}
 }
 
-static void same(const uint8_t *a, const uint8_t *b, size_t len, const char *what)
-{
-	if (memcmp(a, b, len) == 0)
-		return;
-	fprintf(stderr, "algtest: %s differs, %zu bytes\n", what, len);
-	exit(1);
-}
-
 static double now(void)
 {
 	struct timespec t;
 
 	clock_gettime(CLOCK_MONOTONIC, &t);
 	return (double)t.tv_sec + (double)t.tv_nsec * 1e-9;
+}
+
+static void work(int fd, double seconds)
+{
+	static uint8_t plain[16384], coded[16384];
+	uint8_t iv[BLOCK] = {0};
+	double start = now();
+	size_t total = 0;
+
+	while (now() - start < seconds) {
+		run(fd, ALG_OP_ENCRYPT, iv, plain, coded, sizeof(plain));
+		total += sizeof(plain) / 1024;
+	}
+	printf("rate %.0f\n", (double)total / (now() - start));
+}
+
+static void same(const uint8_t *a, const uint8_t *b, size_t len, const char *what)
+{
+	if (memcmp(a, b, len) == 0)
+		return;
+	fprintf(stderr, "algtest: %s differs, %zu bytes\n", what, len);
+	exit(1);
 }
 
 static void print_hex(const char *what, const uint8_t *p, size_t n)
@@ -122,9 +136,8 @@ int main(int argc, char **argv)
 	static const size_t sizes[] = {16, 32, 512, 4096, 4112, 16384, LARGEST};
 	static uint8_t plain[LARGEST], a[LARGEST], b[LARGEST];
 	uint8_t key[64], iv[BLOCK];
-	size_t key_len = argc > 3 ? strtoul(argv[3], NULL, 10) : 0, total = 0;
+	size_t key_len = argc > 3 ? strtoul(argv[3], NULL, 10) : 0;
 	int one, other;
-	double start;
 
 	if (key_len < 16 || key_len > sizeof(key))
 		return 2;
@@ -132,7 +145,10 @@ int main(int argc, char **argv)
 		key[i] = (uint8_t)(i * 29 + 7);
 	one = cipher_open(argv[1], key, key_len);
 	if (strcmp(argv[2], "-") == 0) {
-		print(one, key, key_len);
+		if (argc > 4)
+			work(one, atof(argv[4]));
+		else
+			print(one, key, key_len);
 		return 0;
 	}
 	other = cipher_open(argv[2], key, key_len);
@@ -149,13 +165,7 @@ int main(int argc, char **argv)
 			same(a, plain, sizes[i], "the plaintext");
 		}
 	}
-	if (argc < 5)
-		return 0;
-	start = now();
-	while (now() - start < atof(argv[4])) {
-		run(one, ALG_OP_ENCRYPT, iv, plain, a, 16384);
-		total += 16;
-	}
-	printf("rate %.0f\n", (double)total / (now() - start));
+	if (argc > 4)
+		work(one, atof(argv[4]));
 	return 0;
 }
