@@ -146,7 +146,7 @@ static void no_buffers(const struct fe_mode *m)
 
 static void many(const struct fe_mode *m)
 {
-	enum { N = 300 };
+	enum { N = 1000 };
 	static struct flow f[N];
 	static int fd[N];
 	struct guest g;
@@ -154,7 +154,7 @@ static void many(const struct fe_mode *m)
 	int listener;
 	uint8_t c;
 
-	guest_up(&g, m, "--max-connections=300");
+	guest_up(&g, m, "--max-connections=1000");
 	listener = host_listens(&g, 6, SOCK_STREAM);
 	for (unsigned i = 0; i < N; i++) {
 		f[i] = flow_of(&g, STREAM, 1000 + i, 6);
