@@ -179,14 +179,23 @@ uint32_t gpu_cmd_transfer_2d(struct gpu *g, struct gpu_request *r, const union g
 
 /* Scanouts */
 
+static void unshow(struct gpu_resource *res, unsigned scanout)
+{
+	if (!res)
+		return;
+	res->scanouts &= ~(uint32_t)BIT(scanout);
+	if (!res->scanouts && res->kind == GPU_RESOURCE_3D)
+		gpu_3d_unshow(res);
+}
+
 void gpu_scanout_disable(struct gpu *g, unsigned scanout)
 {
 	struct gpu_surface *s = &g->scanout[scanout].s, old = *s;
 
 	if (!old.res)
 		return;
-	old.res->scanouts &= ~(uint32_t)BIT(scanout);
 	*s = (struct gpu_surface){0};
+	unshow(old.res, scanout);
 	gpu_scanout_changed(g, scanout);
 	gpu_resource_unref(old.res);
 }
@@ -196,8 +205,8 @@ static uint32_t show(struct gpu *g, unsigned scanout, struct gpu_surface new)
 	struct gpu_surface *s = &g->scanout[scanout].s, old = *s;
 
 	gpu_resource_ref(new.res);
-	if (old.res)
-		old.res->scanouts &= ~(uint32_t)BIT(scanout);
+	if (old.res != new.res)
+		unshow(old.res, scanout);
 	new.res->scanouts |= (uint32_t)BIT(scanout);
 	*s = new;
 	gpu_scanout_changed(g, scanout);
@@ -229,7 +238,6 @@ uint32_t gpu_cmd_set_scanout(struct gpu *g, struct gpu_request *r, const union g
 
 		if (status != VIRTIO_GPU_RESP_OK_NODATA)
 			return status;
-		res->stale = gpu_rect_union(&res->stale, &rect);
 	}
 	stride = (uint64_t)res->width * GPU_PIXEL;
 	return show(g, scanout,
@@ -286,40 +294,85 @@ uint32_t gpu_cmd_set_scanout_blob(struct gpu *g, struct gpu_request *r, const un
 			.offset = le32toh(b->offsets[0]) + rect.y * stride + (uint64_t)rect.x * GPU_PIXEL});
 }
 
-uint32_t gpu_cmd_flush(struct gpu *g, struct gpu_request *r, const union gpu_command *c)
+/* These pixels of the resource are others: wherever they are shown. */
+static void damage(const struct gpu_resource *res, const struct gpu_rect *rect)
 {
-	struct gpu_resource *res = gpu_resource_find(g, le32toh(c->flush.resource_id));
-	struct gpu_rect rect = gpu_rect(&c->flush.r);
-	unsigned i;
-
-	(void)r;
-	if (!res)
-		return VIRTIO_GPU_RESP_ERR_INVALID_RESOURCE_ID;
-	if (res->kind != GPU_RESOURCE_BLOB && !gpu_rect_within(&rect, res->width, res->height))
-		return VIRTIO_GPU_RESP_ERR_INVALID_PARAMETER;
-	if (res->kind == GPU_RESOURCE_3D && res->scanouts)
-		res->stale = gpu_rect_union(&res->stale, &rect);
-	for (i = 0; i < GPU_SCANOUTS; i++) {
-		const struct gpu_surface *s = &g->scanout[i].s;
+	for (unsigned i = 0; i < GPU_SCANOUTS; i++) {
+		const struct gpu_surface *s = &res->g->scanout[i].s;
 		struct gpu_rect shown = {s->x, s->y, s->w, s->h};
 
 		if (!(res->scanouts & BIT(i)))
 			continue;
-		shown = gpu_rect_intersect(&rect, &shown);
+		shown = gpu_rect_intersect(rect, &shown);
 		shown.x -= s->x;
 		shown.y -= s->y;
 		if (!gpu_rect_empty(&shown))
-			gpu_scanout_damaged(g, i, &shown);
+			gpu_scanout_damaged(res->g, i, &shown);
 	}
+}
+
+uint32_t gpu_cmd_flush(struct gpu *g, struct gpu_request *r, const union gpu_command *c)
+{
+	struct gpu_resource *res = gpu_resource_find(g, le32toh(c->flush.resource_id));
+	struct gpu_rect rect = gpu_rect(&c->flush.r);
+
+	if (!res)
+		return VIRTIO_GPU_RESP_ERR_INVALID_RESOURCE_ID;
+	if (res->kind != GPU_RESOURCE_BLOB && !gpu_rect_within(&rect, res->width, res->height))
+		return VIRTIO_GPU_RESP_ERR_INVALID_PARAMETER;
+	if (res->kind != GPU_RESOURCE_3D) {
+		damage(res, &rect);
+		return VIRTIO_GPU_RESP_OK_NODATA;
+	}
+	r->in_line = true;
+	if (res->scanouts)
+		gpu_resource_drawn(res, &rect);
 	return VIRTIO_GPU_RESP_OK_NODATA;
+}
+
+/* Pictures of the renderer: what was drawn is asked for, and is damage when it is there; by then there may be more. */
+
+static void cursors_take(struct gpu_resource *res);
+
+static bool is_cursor_next(const struct gpu_resource *res)
+{
+	for (unsigned i = 0; i < GPU_SCANOUTS; i++) {
+		const struct gpu_cursor *c = res->g->scanout[i].cursor;
+
+		if (c && c->next == res)
+			return true;
+	}
+	return false;
+}
+
+static void ask(struct gpu_resource *res)
+{
+	if (!res->reading && !gpu_rect_empty(&res->stale))
+		gpu_3d_read(res, gpu_wants_pixels(res->g, res->scanouts) || is_cursor_next(res));
+}
+
+void gpu_resource_drawn(struct gpu_resource *res, const struct gpu_rect *r)
+{
+	res->stale = gpu_rect_union(&res->stale, r);
+	res->unread = gpu_rect_union(&res->unread, r);
+	ask(res);
+}
+
+void gpu_pixels_came(struct gpu_resource *res)
+{
+	struct gpu_rect rect = res->asked;
+
+	res->asked = (struct gpu_rect){0};
+	damage(res, &rect);
+	if (gpu_rect_empty(&res->unread))
+		cursors_take(res);
+	ask(res);
 }
 
 void gpu_surface_refresh(const struct gpu_surface *s)
 {
-	if (s->res->kind != GPU_RESOURCE_3D || gpu_rect_empty(&s->res->stale))
-		return;
-	gpu_3d_read(s->res, &s->res->stale);
-	s->res->stale = (struct gpu_rect){0};
+	if (s->res->kind == GPU_RESOURCE_3D)
+		gpu_3d_catch_up(s->res);
 }
 
 void gpu_surface_read(const struct gpu_surface *s, const struct gpu_rect *r, uint32_t *dst)
@@ -353,23 +406,41 @@ void gpu_surface_read(const struct gpu_surface *s, const struct gpu_rect *r, uin
 /* The cursor */
 
 /* Takes a copy: the resource may go, and change, without the cursor. Larger ones are cut off, smaller ones clear around. */
-static bool cursor_take_image(struct gpu_cursor *cursor, struct gpu_resource *res)
+static bool cursor_take_image(struct gpu_cursor *cursor, const struct gpu_resource *res)
 {
-	struct gpu_rect all = {.w = res->width, .h = res->height};
-
 	memset(cursor->image, 0, sizeof(cursor->image));
 	if (res->kind == GPU_RESOURCE_BLOB)
 		return gpu_backing_read(res, 0, GPU_CURSOR * GPU_PIXEL, (uint8_t *)cursor->image,
 			GPU_CURSOR * GPU_PIXEL, GPU_CURSOR * GPU_PIXEL, GPU_CURSOR);
-	if (res->kind == GPU_RESOURCE_3D) {
-		if (gpu_3d_prepare(res) != VIRTIO_GPU_RESP_OK_NODATA)
-			return false;
-		gpu_3d_read(res, &all);
-	}
 	gpu_pixel_convert(res->format, res->pixels, (size_t)res->width * GPU_PIXEL, cursor->image,
 		GPU_CURSOR * GPU_PIXEL, MIN(res->width, (uint32_t)GPU_CURSOR),
 		MIN(res->height, (uint32_t)GPU_CURSOR), true);
 	return true;
+}
+
+/* The image of a 3D resource is there: it takes effect where it was asked for. */
+static void cursors_take(struct gpu_resource *res)
+{
+	for (unsigned i = 0; i < GPU_SCANOUTS; i++) {
+		struct gpu_cursor *c = res->g->scanout[i].cursor;
+
+		if (!c || c->next != res)
+			continue;
+		c->visible = res->pixels && cursor_take_image(c, res);
+		c->next = NULL;
+		gpu_cursor_changed(res->g, i, c->visible ? GPU_CURSOR_IMAGE : GPU_CURSOR_HIDDEN);
+		gpu_resource_unref(res);
+	}
+}
+
+void gpu_cursor_free(struct gpu *g, unsigned scanout)
+{
+	struct gpu_cursor **cursor = &g->scanout[scanout].cursor;
+
+	if (*cursor)
+		gpu_resource_unref((*cursor)->next);
+	free(*cursor);
+	*cursor = NULL;
 }
 
 void gpu_cmd_cursor(struct gpu *g, const struct virtio_gpu_update_cursor *c)
@@ -396,7 +467,16 @@ void gpu_cmd_cursor(struct gpu *g, const struct virtio_gpu_update_cursor *c)
 	}
 	cursor->hot_x = MIN(le32toh(c->hot_x), (uint32_t)GPU_CURSOR - 1);
 	cursor->hot_y = MIN(le32toh(c->hot_y), (uint32_t)GPU_CURSOR - 1);
-	cursor->visible = res && cursor_take_image(cursor, res);
+	gpu_resource_unref(cursor->next);
+	cursor->next = NULL;
+	if (res && res->kind == GPU_RESOURCE_3D && gpu_3d_prepare(res) == VIRTIO_GPU_RESP_OK_NODATA) {
+		struct gpu_rect all = {.w = res->width, .h = res->height};
+
+		cursor->next = gpu_resource_ref(res);
+		gpu_resource_drawn(res, &all);
+		return;
+	}
+	cursor->visible = res && res->kind != GPU_RESOURCE_3D && cursor_take_image(cursor, res);
 	if (id && !cursor->visible)
 		log_guest_warn("cursor resource %u does not exist, or has no picture", id);
 	gpu_cursor_changed(g, scanout, cursor->visible ? GPU_CURSOR_IMAGE : GPU_CURSOR_HIDDEN);

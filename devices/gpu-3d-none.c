@@ -23,6 +23,22 @@ void gpu_3d_close(struct gpu_3d *t)
 	(void)t;
 }
 
+int gpu_3d_helper(void)
+{
+	return 1;
+}
+
+void gpu_3d_memory(struct gpu_3d *t)
+{
+	(void)t;
+}
+
+bool gpu_3d_full(struct gpu_3d *t)
+{
+	(void)t;
+	return false;
+}
+
 void gpu_3d_reset(struct gpu_3d *t)
 {
 	(void)t;
@@ -88,22 +104,27 @@ uint32_t gpu_3d_prepare(struct gpu_resource *res)
 	return VIRTIO_GPU_RESP_ERR_INVALID_PARAMETER;
 }
 
-void gpu_3d_read(struct gpu_resource *res, const struct gpu_rect *r)
+void gpu_3d_unshow(struct gpu_resource *res)
 {
 	(void)res;
-	(void)r;
 }
 
-bool gpu_3d_export(struct gpu_resource *res, struct gpu_dmabuf *out)
+void gpu_3d_read(struct gpu_resource *res, bool pixels)
+{
+	(void)res;
+	(void)pixels;
+}
+
+void gpu_3d_catch_up(struct gpu_resource *res)
+{
+	(void)res;
+}
+
+enum gpu_export gpu_3d_export(struct gpu_resource *res, struct gpu_dmabuf *out)
 {
 	(void)res;
 	(void)out;
-	return false;
-}
-
-void gpu_3d_flush(struct gpu *g)
-{
-	(void)g;
+	return GPU_EXPORT_NONE;
 }
 
 bool gpu_3d_waits(const struct gpu_3d *t)

@@ -1,97 +1,68 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The 3D commands (virtio 1.3, 5.7.6.8), by virglrenderer, which runs the guest's OpenGL on a GPU of the host, or without one
- * on Mesa's software renderer, surfaceless.
+ * The 3D commands (virtio 1.3, 5.7.6.8), which a renderer in a process of its own runs (gpu-renderer.c): OpenGL's drivers crash,
+ * hang, and are what a guest that means harm would attack. This process checks what can be checked, keeps the table of resources
+ * and of contexts, and hands the rest on; commands are held until they are answered, and 2D goes on meanwhile.
  *
  * 2D resources stay pictures of ours, whatever the renderer does. A 3D resource that is shown, or is a cursor, is read back
- * into such a picture, and from there takes the way of all pixels; only where the renderer can export it as a dmabuf the
- * front-end's display looks at the renderer's own.
+ * into pixels that both processes map, and from there takes the way of all pixels; only where the renderer can export it as a
+ * dmabuf the front-end's display looks at the renderer's own.
  *
- * The renderer keeps translated backing between commands. It looks at it only while it runs a command of ours; before each we
- * look whether the memory map has changed since, and translate all of it anew if so.
+ * A renderer that is lost takes along its contexts and what its resources hold, but not what scanouts show: what waits for it is
+ * answered with an error, and the next context or resource that a driver makes gets a new renderer, but at most one a second.
+ * After a reset there is a new one in any case, if the old one was used: nothing of one guest's is left for the next.
  *
  * Fences of what the renderer does go through it, in one line, whatever ring they name: Linux takes a fence that is done for all
  * before it. 2D commands stand in that line too, but only while somebody is there: a renderer with nothing to do holds up nothing.
  */
 #include "gpu-3d.h"
 
-#include <EGL/egl.h>
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
-#include <signal.h>
 #include <stdio.h>
 #include <string.h>
-#include <sys/wait.h>
-#include <virgl/virglrenderer.h>
 
-#include "library.h"
+#include "gpu-link.h"
 
 enum {
 	MAX_CONTEXTS = 256,
 	MAX_NAME = 64,
-	MAX_SEGMENTS_MORE = 512, /* backing entries may span memory regions */
-	POLL_MS = 5,
+	MAX_SUBMIT = 64 << 20,
+	MAX_QUEUED = 1 << 20, /* bytes for the renderer; then no more commands are taken */
+	MAX_PICTURES = 4096,  /* that are read back */
+	KEEP_PICTURES = 64,   /* when they are not shown */
 	STOP_MS = 2000,
-	PROBE_S = 10,
+	CATCH_UP_MS = 1000,
+	START_MS = 10000,
 };
+#define NS_PER_MS  UINT64_C(1000000)
+#define RESTART_NS (1000 * NS_PER_MS)
 
-#define VIRGL_FUNCTIONS(F)                          \
-	F(virgl_renderer_init)                      \
-	F(virgl_renderer_poll)                      \
-	F(virgl_renderer_resource_create)           \
-	F(virgl_renderer_resource_unref)            \
-	F(virgl_renderer_resource_attach_iov)       \
-	F(virgl_renderer_resource_detach_iov)       \
-	F(virgl_renderer_resource_get_info)         \
-	F(virgl_renderer_context_create)            \
-	F(virgl_renderer_context_create_with_flags) \
-	F(virgl_renderer_context_destroy)           \
-	F(virgl_renderer_ctx_attach_resource)       \
-	F(virgl_renderer_ctx_detach_resource)       \
-	F(virgl_renderer_submit_cmd)                \
-	F(virgl_renderer_transfer_read_iov)         \
-	F(virgl_renderer_transfer_write_iov)        \
-	F(virgl_renderer_get_cap_set)               \
-	F(virgl_renderer_fill_caps)                 \
-	F(virgl_renderer_create_fence)              \
-	F(virgl_renderer_force_ctx_0)               \
-	F(virgl_renderer_get_fd_for_texture2)       \
-	F(virgl_renderer_execute)                   \
-	F(virgl_renderer_get_poll_fd)               \
-	F(virgl_renderer_cleanup)                   \
-	F(virgl_set_debug_callback)
-#define VIRGL_SYMBOL(name) LIBRARY_SYMBOL(virgl_library, name)
-
-LIBRARY(virgl_library, VIRGL_FUNCTIONS);
-static struct virgl_library virgl;
-
-#define EGL_FUNCTIONS(F) F(eglGetCurrentDisplay) F(eglQueryString) F(eglGetProcAddress)
-#define EGL_SYMBOL(name) LIBRARY_SYMBOL(egl_library, name)
-
-LIBRARY(egl_library, EGL_FUNCTIONS);
-static struct egl_library egl;
-
-struct virgl_box { /* its header leaves this open: a box as in the commands */
-	uint32_t x, y, z, w, h, d;
+struct tickets {
+	struct gpu_ticket *first, **last;
 };
 
 struct gpu_3d {
 	struct gpu *g;
-	const char *render_node;
-	struct watch watch;  /* the renderer's fences */
-	struct timer poll;   /* where it has no descriptor for that */
-	struct timer expiry; /* a queue that stops does not wait for ever */
-	bool by_timer;
-	uint32_t last_fence;
-	struct gpu_request *first, **last; /* that wait, in the order of their fences */
-	uint64_t generation;		   /* of the memory that backing was translated with */
+	struct gpu_link link;
+	char render_node[sizeof(((struct wire_hello *)0)->render_node)];
+	struct timer expiry;		/* a queue that stops does not wait for ever */
+	struct tickets running, fenced; /* asked for; done, but for their fence. In their order */
+	unsigned requests;		/* in both of them */
+	uint32_t seq;
+	uint64_t started;    /* ns */
+	uint64_t generation; /* of the memory that it has, if it has any */
+	bool has_memory, used, ready, quiet;
+	bool stalled; /* no commands are taken */
+	bool late;    /* somebody has waited in vain, and nothing came since */
 	uint32_t context[MAX_CONTEXTS];
-	unsigned ncontexts, ncapsets;
-	bool exports;	     /* dmabufs */
-	void (*flush)(void); /* glFlush */
-	uint32_t *commands;  /* a copy of the commands that are run */
-	size_t room;	     /* bytes of it */
+	unsigned ncontexts;
+	/* found out at the start */
+	bool exports;
+	unsigned ncapsets;
+	struct wire_capset capset[WIRE_CAPSETS];
+	uint8_t *capset_data[WIRE_CAPSETS];
 };
 
 static struct gpu_3d *of(struct gpu *g)
@@ -99,258 +70,36 @@ static struct gpu_3d *of(struct gpu *g)
 	return g->three;
 }
 
-/* Starting it */
+/* Tickets */
 
-static void virgl_says(const char *fmt, va_list ap)
+static void ticket_add(struct tickets *list, struct gpu_ticket *t)
 {
-	char text[200];
-	int n = vsnprintf(text, sizeof(text), fmt, ap);
-
-	if (n > 0 && (size_t)n < sizeof(text) && text[n - 1] == '\n')
-		text[n - 1] = 0;
-	log_guest_info("renderer: %s", text);
+	t->next = NULL;
+	*list->last = t;
+	list->last = &t->next;
 }
 
-static int get_drm_fd(void *cookie)
+static struct gpu_ticket *ticket_take(struct tickets *list)
 {
-	const struct gpu_3d *t = cookie;
+	struct gpu_ticket *t = list->first;
 
-	return t->render_node ? open(t->render_node, O_RDWR | O_CLOEXEC | O_NOCTTY) : -1;
+	if (!t)
+		return NULL;
+	list->first = t->next;
+	if (!t->next)
+		list->last = &list->first;
+	return t;
 }
 
-static void fence_done(void *cookie, uint32_t fence);
+/* Answers */
 
-/* NULL: surfaceless. */
-static bool init(struct gpu_3d *t, const char *render_node)
+static void answer(struct gpu_3d *t, struct gpu_request *r, uint32_t status)
 {
-	static struct virgl_renderer_callbacks callbacks;
-	int flags = VIRGL_RENDERER_USE_EGL | VIRGL_RENDERER_THREAD_SYNC;
+	struct virtio_gpu_ctrl_hdr hdr;
 
-	t->render_node = render_node;
-	callbacks = (struct virgl_renderer_callbacks){
-		.version = 2, .write_fence = fence_done, .get_drm_fd = get_drm_fd};
-	if (!render_node)
-		flags |= VIRGL_RENDERER_USE_SURFACELESS;
-	return virgl.virgl_renderer_init(t, flags, &callbacks) == 0;
-}
-
-static int load(void)
-{
-	static const struct library_symbol symbols[] = {VIRGL_FUNCTIONS(VIRGL_SYMBOL)};
-
-	return library_load("libvirglrenderer.so.1", symbols, ARRAY_SIZE(symbols), &virgl);
-}
-
-static void try_in_child(const char *render_node)
-{
-	struct gpu_3d t = {0};
-	uint32_t version, size = 0;
-	int null = open("/dev/null", O_WRONLY | O_CLOEXEC);
-
-	for (int sig = 1; sig < SIGSYS; sig++)
-		signal(sig, SIG_DFL);
-	alarm(PROBE_S);
-	if (null >= 0) {
-		dup2(null, STDOUT_FILENO);
-		dup2(null, STDERR_FILENO);
-	}
-	if (load() != 0 || !init(&t, render_node))
-		_exit(1);
-	virgl.virgl_renderer_get_cap_set(VIRTIO_GPU_CAPSET_VIRGL, &version, &size);
-	_exit(size && virgl.virgl_renderer_context_create(1, 5, "probe") == 0 ? 0 : 1);
-}
-
-/* Does it work? Asked in a child process: drivers crash, and virglrenderer itself does where EGL fails. */
-static bool works(const char *render_node)
-{
-	int status = 0;
-	pid_t pid = fork();
-
-	if (pid == 0)
-		try_in_child(render_node);
-	while (pid > 0 && waitpid(pid, &status, 0) < 0 && errno == EINTR)
-		;
-	return pid > 0 && WIFEXITED(status) && WEXITSTATUS(status) == 0;
-}
-
-/* The first render node that works; empty: none does, but surfaceless. False: nothing does. */
-static bool find(char *path, size_t size)
-{
-	DIR *dir = opendir("/dev/dri");
-	const struct dirent *entry;
-	bool found = false;
-
-	while (dir && !found && (entry = readdir(dir))) {
-		if (strncmp(entry->d_name, "renderD", 7) != 0)
-			continue;
-		snprintf(path, size, "/dev/dri/%s", entry->d_name);
-		found = access(path, R_OK | W_OK) == 0 && works(path);
-	}
-	if (dir)
-		closedir(dir);
-	if (found)
-		return true;
-	path[0] = 0;
-	return works(NULL);
-}
-
-static int start(struct gpu_3d *t, const char *render_node)
-{
-	int err = load();
-	char found[300] = "";
-	uint32_t version, size, set;
-
-	if (err)
-		return err;
-	virgl.virgl_set_debug_callback(virgl_says);
-	if (!render_node && find(found, sizeof(found)))
-		err = !init(t, found[0] ? found : NULL);
-	else
-		err = !render_node || !works(render_node) || !init(t, render_node);
-	t->render_node = NULL;
-	if (err) {
-		log_error("--virgl: no OpenGL context could be created %s%s", render_node ? "on " : "here",
-			render_node ? render_node : "");
-		return -ENODEV;
-	}
-	for (set = VIRTIO_GPU_CAPSET_VIRGL; set <= VIRTIO_GPU_CAPSET_VIRGL2; set++) {
-		virgl.virgl_renderer_get_cap_set(set, &version, &size);
-		if (!size)
-			break;
-		t->ncapsets++;
-	}
-	return 0;
-}
-
-bool gpu_3d_probe(void)
-{
-	char found[300];
-
-	return find(found, sizeof(found));
-}
-
-/* Fences */
-
-static void fence_done(void *cookie, uint32_t fence)
-{
-	struct gpu_3d *t = cookie;
-	struct gpu_request *r;
-
-	while ((r = t->first) && (int32_t)(fence - r->arg) >= 0) {
-		struct virtio_gpu_ctrl_hdr hdr;
-
-		t->first = r->next;
-		if (!t->first)
-			t->last = &t->first;
-		gpu_answer(t->g, r, r->status, &hdr, sizeof(hdr));
-	}
-}
-
-static void renderer_ready(struct watch *w, uint32_t events)
-{
-	(void)w;
-	(void)events;
-	virgl.virgl_renderer_poll();
-}
-
-static void poll_expired(struct timer *timer)
-{
-	struct gpu_3d *t = container_of(timer, struct gpu_3d, poll);
-
-	virgl.virgl_renderer_poll();
-	if (t->first)
-		timer_arm_in(t->g->b->loop, &t->poll, POLL_MS * UINT64_C(1000000));
-}
-
-void gpu_3d_answer_fenced(struct gpu_3d *t, struct gpu_request *r, uint32_t status)
-{
-	r->status = status;
-	r->arg = ++t->last_fence;
-	r->next = NULL;
-	*t->last = r;
-	t->last = &r->next;
-	virgl.virgl_renderer_force_ctx_0();
-	if (virgl.virgl_renderer_create_fence((int)r->arg, 0) != 0)
-		fence_done(t, r->arg);
-	else if (t->by_timer && !t->poll.at)
-		timer_arm_in(t->g->b->loop, &t->poll, POLL_MS * UINT64_C(1000000));
-}
-
-static void expired(struct timer *timer)
-{
-	struct gpu_3d *t = container_of(timer, struct gpu_3d, expiry);
-
-	if (t->first)
-		log_warn("the renderer did not finish in time");
-	fence_done(t, t->last_fence);
-}
-
-bool gpu_3d_waits(const struct gpu_3d *t)
-{
-	return t->first;
-}
-
-void gpu_3d_give_up(struct gpu_3d *t)
-{
-	virgl.virgl_renderer_poll();
-	if (t->first)
-		timer_arm_in(t->g->b->loop, &t->expiry, STOP_MS * UINT64_C(1000000));
-}
-
-/* Backing */
-
-uint32_t gpu_3d_attach_backing(struct gpu_resource *res)
-{
-	unsigned max = res->backing.n + MAX_SEGMENTS_MORE, n;
-	struct backend_memory memory;
-	struct iovec *v = calloc(max, sizeof(*v)), *fit;
-
-	if (!v || !backend_memory_get(res->g->b, &memory)) {
-		free(v);
-		return VIRTIO_GPU_RESP_ERR_OUT_OF_MEMORY;
-	}
-	n = gpu_backing_iovec(res, &memory, v, max);
-	backend_memory_put(&memory);
-	fit = n ? realloc(v, n * sizeof(*v)) : NULL;
-	v = fit ? fit : v;
-	if (!n || virgl.virgl_renderer_resource_attach_iov((int)res->id, v, (int)n) != 0) {
-		log_guest_warn("resource %u: its backing is no guest memory", res->id);
-		free(v);
-		return VIRTIO_GPU_RESP_ERR_UNSPEC;
-	}
-	res->attached = true;
-	return VIRTIO_GPU_RESP_OK_NODATA;
-}
-
-void gpu_3d_detach_backing(struct gpu_resource *res)
-{
-	struct iovec *v = NULL;
-	int n;
-
-	if (!res->attached)
-		return;
-	virgl.virgl_renderer_resource_detach_iov((int)res->id, &v, &n);
-	free(v);
-	res->attached = false;
-}
-
-/* Before the renderer may look at guest memory. */
-static void refresh_backing(struct gpu *g)
-{
-	uint64_t generation = backend_memory_generation(g->b);
-	struct gpu_resource *res;
-	size_t i;
-
-	if (of(g)->generation == generation)
-		return;
-	of(g)->generation = generation;
-	for (i = 0; i < g->nbuckets; i++)
-		for (res = g->bucket[i]; res; res = res->next) {
-			if (res->kind != GPU_RESOURCE_3D || !res->backing.entry)
-				continue;
-			gpu_3d_detach_backing(res);
-			gpu_3d_attach_backing(res);
-		}
+	if (!--t->requests)
+		timer_disarm(&t->expiry);
+	gpu_answer(t->g, r, status, &hdr, sizeof(hdr));
 }
 
 /* What the renderer may have written, when that is logged. NULL: to any resource. */
@@ -369,39 +118,436 @@ static void log_writes(struct gpu *g, const struct gpu_resource *only)
 	backend_memory_put(&memory);
 }
 
+static bool has_fence(const struct gpu_request *r)
+{
+	return le32toh(r->hdr.flags) & VIRTIO_GPU_FLAG_FENCE;
+}
+
+static void request_done(struct gpu_3d *t, struct gpu_request *r, uint32_t status)
+{
+	uint32_t type = le32toh(r->hdr.type);
+	struct gpu_resource *res = r->res;
+
+	if (status != VIRTIO_GPU_RESP_OK_NODATA &&
+		(status < VIRTIO_GPU_RESP_ERR_UNSPEC || status > VIRTIO_GPU_RESP_ERR_INVALID_PARAMETER))
+		status = VIRTIO_GPU_RESP_ERR_UNSPEC;
+	if (type == VIRTIO_GPU_CMD_SUBMIT_3D || type == VIRTIO_GPU_CMD_TRANSFER_FROM_HOST_3D)
+		log_writes(t->g, res);
+	if (res && type == VIRTIO_GPU_CMD_RESOURCE_CREATE_3D && status != VIRTIO_GPU_RESP_OK_NODATA &&
+		gpu_resource_find(t->g, res->id) == res) {
+		res->in_renderer = false;
+		gpu_resource_destroy(res);
+	}
+	gpu_resource_unref(res);
+	r->res = NULL;
+	if (!r->status)
+		r->status = status;
+	if (has_fence(r) && gpu_link_up(&t->link))
+		ticket_add(&t->fenced, &r->ticket);
+	else
+		answer(t, r, r->status);
+}
+
+static void read_done(struct gpu_resource *res)
+{
+	res->reading = false;
+	gpu_pixels_came(res);
+	gpu_resource_unref(res);
+}
+
+static void drop_dmabuf(struct gpu_resource *res)
+{
+	if (res->dmabuf)
+		fd_close(&res->dmabuf->fd);
+	free(res->dmabuf);
+	res->dmabuf = NULL;
+}
+
+/* Is this what can be shown? A front-end will believe it. */
+static bool plausible(const struct gpu_resource *res, const struct gpu_dmabuf *d)
+{
+	off_t size = d->fd < 0 ? -1 : lseek(d->fd, 0, SEEK_END);
+
+	return size > 0 && d->w == res->width && d->h == res->height && d->stride / GPU_PIXEL >= d->w &&
+	       (uint64_t)d->stride * d->h <= (uint64_t)size;
+}
+
+/* m: NULL when the renderer is lost. */
+static void export_done(struct gpu_3d *t, struct gpu_resource *res, const struct wire_reply *m)
+{
+	res->exporting = false;
+	drop_dmabuf(res);
+	res->dmabuf = res->scanouts ? malloc(sizeof(*res->dmabuf)) : NULL;
+	if (res->dmabuf)
+		*res->dmabuf = (struct gpu_dmabuf){.fd = -1};
+	if (res->dmabuf && m && m->fds) {
+		*res->dmabuf = (struct gpu_dmabuf){.fd = gpu_link_take_fd(&t->link),
+			.w = m->dmabuf.w,
+			.h = m->dmabuf.h,
+			.stride = m->dmabuf.stride,
+			.flags = m->dmabuf.flags,
+			.fourcc = m->dmabuf.fourcc,
+			.modifier = m->dmabuf.modifier};
+		if (!plausible(res, res->dmabuf))
+			fd_close(&res->dmabuf->fd);
+	}
+	if (res->dmabuf)
+		gpu_export_came(res);
+	gpu_resource_unref(res);
+}
+
+static void ticket_done(struct gpu_3d *t, struct gpu_ticket *ticket, const struct wire_reply *m)
+{
+	switch (ticket->kind) {
+	case GPU_TICKET_REQUEST:
+		request_done(t, container_of(ticket, struct gpu_request, ticket),
+			m ? m->status : VIRTIO_GPU_RESP_ERR_UNSPEC);
+		break;
+	case GPU_TICKET_READ:
+		read_done(container_of(ticket, struct gpu_resource, read));
+		break;
+	case GPU_TICKET_EXPORT:
+		export_done(t, container_of(ticket, struct gpu_resource, export), m);
+		break;
+	}
+}
+
+static void answer_fences(struct gpu_3d *t, uint32_t seq)
+{
+	while (t->fenced.first && (int32_t)(seq - t->fenced.first->seq) >= 0) {
+		struct gpu_request *r = container_of(ticket_take(&t->fenced), struct gpu_request, ticket);
+
+		answer(t, r, r->status);
+	}
+}
+
+/* Losing it */
+
+static void forget(struct gpu_3d *t)
+{
+	struct gpu_ticket *ticket;
+	struct gpu_resource *res;
+	size_t i;
+
+	t->ncontexts = 0;
+	t->ready = t->has_memory = t->used = t->late = false;
+	for (i = 0; t->g && i < t->g->nbuckets; i++)
+		for (res = t->g->bucket[i]; res; res = res->next)
+			res->in_renderer = res->attached = false;
+	answer_fences(t, t->seq);
+	while ((ticket = ticket_take(&t->running)))
+		ticket_done(t, ticket, NULL);
+	if (t->stalled)
+		gpu_resume(t->g);
+	t->stalled = false;
+}
+
+/* It was told of the backing until now, and may have written. */
+static void lost(struct gpu_link *l)
+{
+	struct gpu_3d *t = container_of(l, struct gpu_3d, link);
+
+	if (!t->quiet)
+		log_error("the renderer is lost, and all 3D contexts with it; 2D goes on");
+	if (t->g && t->requests)
+		log_writes(t->g, NULL);
+	forget(t);
+}
+
+static void give_it_up(struct gpu_3d *t)
+{
+	gpu_link_end(&t->link);
+	lost(&t->link);
+}
+
+/* Listening */
+
+static bool take_capsets(struct gpu_3d *t, const struct wire_reply *m)
+{
+	CLEANUP_FD int fd = gpu_link_take_fd(&t->link);
+	off_t at = 0;
+
+	for (unsigned i = 0; i < WIRE_CAPSETS && m->capset[i].size; i++) {
+		uint32_t size = m->capset[i].size;
+
+		t->capset_data[i] = size <= WIRE_CAPSET_MAX ? malloc(size) : NULL;
+		if (!t->capset_data[i] || pread(fd, t->capset_data[i], size, at) != (ssize_t)size)
+			return false;
+		at += size;
+		t->capset[i] = m->capset[i];
+		t->ncapsets++;
+	}
+	t->exports = m->status;
+	return true;
+}
+
+static bool reply(struct gpu_link *l, const struct wire_reply *m)
+{
+	struct gpu_3d *t = container_of(l, struct gpu_3d, link);
+
+	t->late = false;
+	if (m->type == WIRE_READY) {
+		if (t->ready || (!t->ncapsets && !take_capsets(t, m)))
+			return false;
+		t->ready = true;
+		return true;
+	}
+	if (m->type == WIRE_FENCED) {
+		answer_fences(t, m->seq);
+		return true;
+	}
+	if (m->type != WIRE_DONE || !t->running.first || t->running.first->seq != m->seq)
+		return false;
+	ticket_done(t, ticket_take(&t->running), m);
+	return true;
+}
+
+static void drained(struct gpu_link *l)
+{
+	struct gpu_3d *t = container_of(l, struct gpu_3d, link);
+
+	if (t->stalled)
+		gpu_resume(t->g);
+	t->stalled = false;
+}
+
+bool gpu_3d_full(struct gpu_3d *t)
+{
+	t->stalled = t->stalled || gpu_link_queued(&t->link) > MAX_QUEUED;
+	return t->stalled;
+}
+
+/* Speaking */
+
+/* NULL: there is no renderer (any more). */
+static void *put(struct gpu_3d *t, struct wire m, size_t payload)
+{
+	void *at = gpu_link_put(&t->link, m, payload);
+
+	t->used = true;
+	if (!at && gpu_link_up(&t->link))
+		give_it_up(t);
+	return at;
+}
+
+static bool put_fd(struct gpu_3d *t, int fd)
+{
+	if (fd >= 0 && gpu_link_put_fd(&t->link, fd))
+		return true;
+	give_it_up(t);
+	return false;
+}
+
+static bool put_region(struct gpu_3d *t, const struct backend_region *r)
+{
+	struct wire_region *p = put(t, (struct wire){.type = WIRE_MEMORY, .flags = WIRE_FD}, sizeof(*p));
+
+	if (!p)
+		return false;
+	*p = (struct wire_region){r->gpa, r->size, r->offset};
+	return put_fd(t, fcntl(r->fd, F_DUPFD_CLOEXEC, 0));
+}
+
+/* Guest memory as it is now. What was said before is done with what was there then. */
+static bool put_memory(struct gpu_3d *t)
+{
+	uint64_t generation = backend_memory_generation(t->g->b);
+	struct backend_memory memory;
+	struct backend_region region;
+	bool ok = true;
+	unsigned i;
+
+	if (t->has_memory && t->generation == generation)
+		return gpu_link_up(&t->link);
+	if (!put(t, (struct wire){.type = WIRE_MEMORY_BEGIN}, 0))
+		return false;
+	if (backend_memory_get(t->g->b, &memory)) {
+		for (i = 0; ok && backend_memory_region(t->g->b, &memory, i, &region); i++)
+			ok = put_region(t, &region);
+		backend_memory_put(&memory);
+	}
+	t->has_memory = true;
+	t->generation = generation;
+	return ok && put(t, (struct wire){.type = WIRE_MEMORY_END}, 0);
+}
+
+void gpu_3d_memory(struct gpu_3d *t)
+{
+	if (t->has_memory && gpu_link_up(&t->link))
+		put_memory(t);
+}
+
+static int start(struct gpu_3d *t)
+{
+	struct wire_hello *hello;
+	int err = gpu_link_start(&t->link);
+
+	t->started = time_ns();
+	if (err)
+		return err;
+	hello = put(t, (struct wire){.type = WIRE_HELLO}, sizeof(*hello));
+	t->used = false;
+	if (!hello)
+		return -ENOMEM;
+	*hello = (struct wire_hello){
+		.log_level = log_level(), .no_dmabuf = t->g && t->g->no_dmabuf, .quiet = !t->g};
+	memcpy(hello->render_node, t->render_node, sizeof(hello->render_node));
+	return 0;
+}
+
+/* There is one to talk to, or there is again. */
+static bool present(struct gpu_3d *t)
+{
+	if (gpu_link_up(&t->link))
+		return true;
+	if (t->started && time_ns() - t->started < RESTART_NS)
+		return false;
+	return start(t) == 0;
+}
+
+static void take_turn(struct gpu_3d *t, struct gpu_request *r)
+{
+	r->ticket.kind = GPU_TICKET_REQUEST;
+	r->ticket.seq = t->seq;
+	ticket_add(&t->running, &r->ticket);
+	t->requests++;
+}
+
+/* A command that waits for its answer. NULL: there is no renderer to do it. */
+static void *put_request(struct gpu_3d *t, struct gpu_request *r, struct wire m, size_t payload)
+{
+	void *at;
+
+	m.seq = t->seq + 1;
+	m.flags = (uint16_t)(WIRE_ANSWER | (has_fence(r) ? WIRE_FENCE : 0));
+	m.ctx = le32toh(r->hdr.ctx_id);
+	at = put(t, m, payload);
+	if (!at)
+		return NULL;
+	t->seq++;
+	take_turn(t, r);
+	return at;
+}
+
+/* The same, with a payload as the guest wrote it. */
+static uint32_t hand_on(struct gpu_3d *t, struct gpu_request *r, enum wire_type type, uint32_t resource,
+	const void *payload, size_t size)
+{
+	void *at = put_request(t, r, (struct wire){.type = (uint16_t)type, .resource = resource}, size);
+
+	if (!at)
+		return VIRTIO_GPU_RESP_ERR_UNSPEC;
+	if (size)
+		memcpy(at, payload, size);
+	return GPU_HELD;
+}
+
+void gpu_3d_answer_fenced(struct gpu_3d *t, struct gpu_request *r, uint32_t status)
+{
+	struct virtio_gpu_ctrl_hdr hdr;
+
+	r->status = status;
+	if (!put_request(t, r, (struct wire){.type = WIRE_NOTHING}, 0))
+		gpu_answer(t->g, r, status, &hdr, sizeof(hdr));
+}
+
+bool gpu_3d_waits(const struct gpu_3d *t)
+{
+	return t->requests;
+}
+
+static void expired(struct timer *timer)
+{
+	struct gpu_3d *t = container_of(timer, struct gpu_3d, expiry);
+
+	log_warn("the renderer did not finish in time");
+	give_it_up(t);
+}
+
+void gpu_3d_give_up(struct gpu_3d *t)
+{
+	if (t->requests)
+		timer_arm_in(t->g->b->loop, &t->expiry, STOP_MS * NS_PER_MS);
+}
+
+/* Backing */
+
+/* Is all of it there now? Whether it is later is seen when it is used. */
+static bool is_memory(const struct gpu_resource *res)
+{
+	struct backend_memory memory;
+	bool ok = backend_memory_get(res->g->b, &memory);
+
+	if (!ok)
+		return false;
+	ok = gpu_backing_present(res, &memory);
+	backend_memory_put(&memory);
+	return ok;
+}
+
+uint32_t gpu_3d_attach_backing(struct gpu_resource *res)
+{
+	const struct gpu_backing *b = &res->backing;
+	struct gpu_3d *t = of(res->g);
+	struct wire_entry *entry;
+	uint32_t i;
+
+	if (!is_memory(res)) {
+		log_guest_warn("resource %u: its backing is no guest memory", res->id);
+		return VIRTIO_GPU_RESP_ERR_UNSPEC;
+	}
+	if (!res->in_renderer || !put_memory(t))
+		return VIRTIO_GPU_RESP_ERR_UNSPEC;
+	entry = put(t, (struct wire){.type = WIRE_BACKING, .resource = res->id, .arg = b->n},
+		b->n * sizeof(*entry));
+	if (!entry)
+		return VIRTIO_GPU_RESP_ERR_UNSPEC;
+	for (i = 0; i < b->n; i++)
+		entry[i] = (struct wire_entry){b->entry[i].gpa,
+			(i + 1 < b->n ? b->entry[i + 1].start : b->size) - b->entry[i].start};
+	res->attached = true;
+	return VIRTIO_GPU_RESP_OK_NODATA;
+}
+
+void gpu_3d_detach_backing(struct gpu_resource *res)
+{
+	if (res->attached)
+		put(of(res->g), (struct wire){.type = WIRE_BACKING_NONE, .resource = res->id}, 0);
+	res->attached = false;
+}
+
 /* Capabilities */
 
 uint32_t gpu_cmd_capset_info(struct gpu *g, struct gpu_request *r, const union gpu_command *c)
 {
-	uint32_t index = le32toh(c->capset_info.capset_index), version = 0, size = 0;
+	const struct gpu_3d *t = of(g);
+	uint32_t index = le32toh(c->capset_info.capset_index);
 	struct virtio_gpu_resp_capset_info info = {0};
 
-	if (index >= of(g)->ncapsets)
+	if (index >= t->ncapsets)
 		return VIRTIO_GPU_RESP_ERR_INVALID_PARAMETER;
-	virgl.virgl_renderer_get_cap_set(VIRTIO_GPU_CAPSET_VIRGL + index, &version, &size);
 	info.capset_id = htole32(VIRTIO_GPU_CAPSET_VIRGL + index);
-	info.capset_max_version = htole32(version);
-	info.capset_max_size = htole32(size);
+	info.capset_max_version = htole32(t->capset[index].version);
+	info.capset_max_size = htole32(t->capset[index].size);
 	gpu_answer(g, r, VIRTIO_GPU_RESP_OK_CAPSET_INFO, &info, sizeof(info));
 	return GPU_HELD;
 }
 
 uint32_t gpu_cmd_capset(struct gpu *g, struct gpu_request *r, const union gpu_command *c)
 {
-	uint32_t id = le32toh(c->capset.capset_id), wanted = le32toh(c->capset.capset_version);
-	uint32_t version = 0, size = 0;
-	CLEANUP_FREE struct virtio_gpu_resp_capset *answer = NULL;
+	const struct gpu_3d *t = of(g);
+	uint32_t index = le32toh(c->capset.capset_id) - VIRTIO_GPU_CAPSET_VIRGL;
+	CLEANUP_FREE struct virtio_gpu_resp_capset *all = NULL;
+	size_t size;
 
-	if (id < VIRTIO_GPU_CAPSET_VIRGL || id - VIRTIO_GPU_CAPSET_VIRGL >= of(g)->ncapsets)
+	if (index >= t->ncapsets || le32toh(c->capset.capset_version) > t->capset[index].version)
 		return VIRTIO_GPU_RESP_ERR_INVALID_PARAMETER;
-	virgl.virgl_renderer_get_cap_set(id, &version, &size);
-	if (wanted > version)
-		return VIRTIO_GPU_RESP_ERR_INVALID_PARAMETER;
-	answer = calloc(1, sizeof(*answer) + size);
-	if (!answer)
+	size = sizeof(*all) + t->capset[index].size;
+	all = calloc(1, size);
+	if (!all)
 		return VIRTIO_GPU_RESP_ERR_OUT_OF_MEMORY;
-	virgl.virgl_renderer_fill_caps(id, wanted, answer->capset_data);
-	gpu_answer(g, r, VIRTIO_GPU_RESP_OK_CAPSET, answer, sizeof(*answer) + size);
+	memcpy(all->capset_data, t->capset_data[index], t->capset[index].size);
+	gpu_answer(g, r, VIRTIO_GPU_RESP_OK_CAPSET, all, size);
 	return GPU_HELD;
 }
 
@@ -429,24 +575,24 @@ static bool context_known(const struct gpu_3d *t, uint32_t id)
 uint32_t gpu_cmd_ctx_create(struct gpu *g, struct gpu_request *r, const union gpu_command *c)
 {
 	struct gpu_3d *t = of(g);
-	uint32_t id = le32toh(r->hdr.ctx_id), n = MIN(le32toh(c->ctx_create.nlen), (uint32_t)MAX_NAME - 1);
-	uint32_t set = backend_has(g->b, VIRTIO_GPU_F_CONTEXT_INIT) ? le32toh(c->ctx_create.context_init) : 0;
-	int err;
-	char name[MAX_NAME] = "";
+	uint32_t id = le32toh(r->hdr.ctx_id);
+	struct virtio_gpu_ctx_create create = c->ctx_create;
+	uint32_t status;
 
+	if (!backend_has(g->b, VIRTIO_GPU_F_CONTEXT_INIT))
+		create.context_init = 0;
 	if (!id || context_known(t, id))
 		return VIRTIO_GPU_RESP_ERR_INVALID_CONTEXT_ID;
-	if (set > t->ncapsets) /* they are numbered from 1 */
+	if (le32toh(create.context_init) > t->ncapsets) /* they are numbered from 1 */
 		return VIRTIO_GPU_RESP_ERR_INVALID_PARAMETER;
 	if (t->ncontexts == MAX_CONTEXTS)
 		return VIRTIO_GPU_RESP_ERR_OUT_OF_MEMORY;
-	memcpy(name, c->ctx_create.debug_name, n);
-	err = set ? virgl.virgl_renderer_context_create_with_flags(id, set, n, name)
-		  : virgl.virgl_renderer_context_create(id, n, name);
-	if (err)
+	if (!present(t))
 		return VIRTIO_GPU_RESP_ERR_UNSPEC;
-	t->context[t->ncontexts++] = id;
-	return VIRTIO_GPU_RESP_OK_NODATA;
+	status = hand_on(t, r, WIRE_CTX_CREATE, 0, &create, sizeof(create));
+	if (status == GPU_HELD)
+		t->context[t->ncontexts++] = id;
+	return status;
 }
 
 uint32_t gpu_cmd_ctx_destroy(struct gpu *g, struct gpu_request *r, const union gpu_command *c)
@@ -457,37 +603,33 @@ uint32_t gpu_cmd_ctx_destroy(struct gpu *g, struct gpu_request *r, const union g
 	(void)c;
 	if (!context_known(t, id))
 		return VIRTIO_GPU_RESP_ERR_INVALID_CONTEXT_ID;
-	virgl.virgl_renderer_context_destroy(id);
 	t->context[context_find(t, id)] = t->context[t->ncontexts - 1];
 	t->ncontexts--;
-	return VIRTIO_GPU_RESP_OK_NODATA;
+	return hand_on(t, r, WIRE_CTX_DESTROY, 0, NULL, 0);
 }
 
 /* 2D resources and blobs are nothing to the renderer; Linux attaches every one that a program opens. */
-static uint32_t context_resource(struct gpu *g, struct gpu_request *r, uint32_t resource, bool attach)
+static uint32_t context_resource(struct gpu *g, struct gpu_request *r, uint32_t resource, enum wire_type type)
 {
-	struct gpu_resource *res = gpu_resource_find(g, resource);
-	uint32_t id = le32toh(r->hdr.ctx_id);
+	const struct gpu_resource *res = gpu_resource_find(g, resource);
 
-	if (!context_known(of(g), id))
+	if (!context_known(of(g), le32toh(r->hdr.ctx_id)))
 		return VIRTIO_GPU_RESP_ERR_INVALID_CONTEXT_ID;
 	if (!res)
 		return VIRTIO_GPU_RESP_ERR_INVALID_RESOURCE_ID;
-	if (res->kind == GPU_RESOURCE_3D && attach)
-		virgl.virgl_renderer_ctx_attach_resource((int)id, (int)res->id);
-	else if (res->kind == GPU_RESOURCE_3D)
-		virgl.virgl_renderer_ctx_detach_resource((int)id, (int)res->id);
-	return VIRTIO_GPU_RESP_OK_NODATA;
+	if (res->kind != GPU_RESOURCE_3D)
+		return VIRTIO_GPU_RESP_OK_NODATA;
+	return res->in_renderer ? hand_on(of(g), r, type, resource, NULL, 0) : VIRTIO_GPU_RESP_ERR_UNSPEC;
 }
 
 uint32_t gpu_cmd_ctx_attach(struct gpu *g, struct gpu_request *r, const union gpu_command *c)
 {
-	return context_resource(g, r, le32toh(c->ctx_resource.resource_id), true);
+	return context_resource(g, r, le32toh(c->ctx_resource.resource_id), WIRE_CTX_ATTACH);
 }
 
 uint32_t gpu_cmd_ctx_detach(struct gpu *g, struct gpu_request *r, const union gpu_command *c)
 {
-	return context_resource(g, r, le32toh(c->ctx_resource.resource_id), false);
+	return context_resource(g, r, le32toh(c->ctx_resource.resource_id), WIRE_CTX_DETACH);
 }
 
 /* Resources */
@@ -518,53 +660,43 @@ static uint64_t estimate(const struct virtio_gpu_resource_create_3d *c)
 	return le32toh(c->last_level) ? size / 3 * 4 : size;
 }
 
+/* If the renderer does not want it, it leaves the table again. */
 uint32_t gpu_cmd_create_3d(struct gpu *g, struct gpu_request *r, const union gpu_command *c)
 {
 	const struct virtio_gpu_resource_create_3d *d = &c->create_3d;
 	uint32_t id = le32toh(d->resource_id), status;
 	struct gpu_resource *res = gpu_resource_new(g, id, GPU_RESOURCE_3D, estimate(d), &status);
-	struct virgl_renderer_resource_create_args args = {.handle = id,
-		.target = le32toh(d->target),
-		.format = le32toh(d->format),
-		.bind = le32toh(d->bind),
-		.width = le32toh(d->width),
-		.height = le32toh(d->height),
-		.depth = le32toh(d->depth),
-		.array_size = le32toh(d->array_size),
-		.last_level = le32toh(d->last_level),
-		.nr_samples = le32toh(d->nr_samples),
-		.flags = le32toh(d->flags)};
 
-	(void)r;
 	if (!res)
 		return status;
-	res->format = args.format;
-	res->width = args.width;
-	res->height = args.height;
-	if (virgl.virgl_renderer_resource_create(&args, NULL, 0) == 0) {
-		res->in_renderer = true;
-		return VIRTIO_GPU_RESP_OK_NODATA;
+	res->format = le32toh(d->format);
+	res->width = le32toh(d->width);
+	res->height = le32toh(d->height);
+	status = present(of(g)) ? hand_on(of(g), r, WIRE_CREATE, id, d, sizeof(*d))
+				: VIRTIO_GPU_RESP_ERR_UNSPEC;
+	if (status != GPU_HELD) {
+		gpu_resource_destroy(res);
+		return status;
 	}
-	gpu_resource_destroy(res);
-	return VIRTIO_GPU_RESP_ERR_INVALID_PARAMETER;
+	res->in_renderer = true;
+	r->res = gpu_resource_ref(res);
+	return GPU_HELD;
 }
 
 void gpu_3d_destroy(struct gpu_resource *res)
 {
 	gpu_3d_detach_backing(res);
 	if (res->in_renderer)
-		virgl.virgl_renderer_resource_unref(res->id);
+		put(of(res->g), (struct wire){.type = WIRE_UNREF, .resource = res->id}, 0);
 	res->in_renderer = false;
+	drop_dmabuf(res);
 }
 
-static uint32_t transfer_3d(
-	struct gpu *g, struct gpu_request *r, const struct virtio_gpu_transfer_host_3d *c, bool to_host)
+static uint32_t transfer_3d(struct gpu *g, struct gpu_request *r, const struct virtio_gpu_transfer_host_3d *c,
+	enum wire_type type)
 {
 	struct gpu_resource *res = gpu_resource_find(g, le32toh(c->resource_id));
-	uint32_t ctx = le32toh(r->hdr.ctx_id);
-	struct virgl_box box = {le32toh(c->box.x), le32toh(c->box.y), le32toh(c->box.z), le32toh(c->box.w),
-		le32toh(c->box.h), le32toh(c->box.d)};
-	int err;
+	uint32_t ctx = le32toh(r->hdr.ctx_id), status;
 
 	if (!res)
 		return VIRTIO_GPU_RESP_ERR_INVALID_RESOURCE_ID;
@@ -572,177 +704,160 @@ static uint32_t transfer_3d(
 		return VIRTIO_GPU_RESP_ERR_INVALID_CONTEXT_ID;
 	if (res->kind != GPU_RESOURCE_3D)
 		return VIRTIO_GPU_RESP_ERR_INVALID_PARAMETER;
-	g->work += (uint64_t)box.w * box.h * box.d * GPU_PIXEL;
-	refresh_backing(g);
-	if (!res->attached)
+	if (!res->in_renderer || !put_memory(of(g)))
 		return VIRTIO_GPU_RESP_ERR_UNSPEC;
-	if (to_host) {
-		err = virgl.virgl_renderer_transfer_write_iov(res->id, ctx, (int)le32toh(c->level),
-			le32toh(c->stride), le32toh(c->layer_stride), &box, le64toh(c->offset), NULL, 0);
-	} else {
-		err = virgl.virgl_renderer_transfer_read_iov(res->id, ctx, le32toh(c->level),
-			le32toh(c->stride), le32toh(c->layer_stride), &box, le64toh(c->offset), NULL, 0);
-		log_writes(g, res);
-	}
-	return err ? VIRTIO_GPU_RESP_ERR_INVALID_PARAMETER : VIRTIO_GPU_RESP_OK_NODATA;
+	status = hand_on(of(g), r, type, res->id, c, sizeof(*c));
+	if (status == GPU_HELD)
+		r->res = gpu_resource_ref(res);
+	return status;
 }
 
 uint32_t gpu_cmd_transfer_to_3d(struct gpu *g, struct gpu_request *r, const union gpu_command *c)
 {
-	return transfer_3d(g, r, &c->transfer_3d, true);
+	return transfer_3d(g, r, &c->transfer_3d, WIRE_TRANSFER_TO);
 }
 
 uint32_t gpu_cmd_transfer_from_3d(struct gpu *g, struct gpu_request *r, const union gpu_command *c)
 {
-	return transfer_3d(g, r, &c->transfer_3d, false);
+	return transfer_3d(g, r, &c->transfer_3d, WIRE_TRANSFER_FROM);
 }
 
 /* The renderer reads its commands more than once: from a copy that the guest cannot change. */
 uint32_t gpu_cmd_submit(struct gpu *g, struct gpu_request *r, const union gpu_command *c)
 {
 	struct gpu_3d *t = of(g);
-	uint32_t size = le32toh(c->submit.size), ctx = le32toh(r->hdr.ctx_id);
-	int err;
+	uint32_t size = le32toh(c->submit.size);
+	void *at;
 
-	if (!context_known(t, ctx))
+	if (!context_known(t, le32toh(r->hdr.ctx_id)))
 		return VIRTIO_GPU_RESP_ERR_INVALID_CONTEXT_ID;
 	if (size > r->e->rd.left || size % sizeof(uint32_t))
 		return VIRTIO_GPU_RESP_ERR_INVALID_PARAMETER;
-	if (size > t->room) {
-		uint32_t *more = size <= g->max_hostmem ? realloc(t->commands, size) : NULL;
-
-		if (!more)
-			return VIRTIO_GPU_RESP_ERR_OUT_OF_MEMORY;
-		t->commands = more;
-		t->room = size;
-	}
-	refresh_backing(g);
-	cursor_get(&r->e->rd, t->commands, size);
-	err = size ? virgl.virgl_renderer_submit_cmd(t->commands, (int)ctx, (int)(size / sizeof(uint32_t)))
-		   : 0;
-	log_writes(g, NULL);
-	return err ? VIRTIO_GPU_RESP_ERR_UNSPEC : VIRTIO_GPU_RESP_OK_NODATA;
+	if (size > g->max_hostmem || size > MAX_SUBMIT)
+		return VIRTIO_GPU_RESP_ERR_OUT_OF_MEMORY;
+	if (!put_memory(t))
+		return VIRTIO_GPU_RESP_ERR_UNSPEC;
+	at = put_request(t, r, (struct wire){.type = WIRE_SUBMIT, .arg = size}, size);
+	if (!at)
+		return VIRTIO_GPU_RESP_ERR_UNSPEC;
+	cursor_get(&r->e->rd, at, size);
+	return GPU_HELD;
 }
 
 /* Pixels */
 
+static bool put_pixels(struct gpu_resource *res, int fd)
+{
+	struct wire_pixels *p = put(of(res->g),
+		(struct wire){.type = WIRE_PIXELS, .flags = WIRE_FD, .resource = res->id}, sizeof(*p));
+
+	if (!p) {
+		close(fd);
+		return false;
+	}
+	*p = (struct wire_pixels){.size = res->size, .stride = res->width * GPU_PIXEL};
+	return put_fd(of(res->g), fd);
+}
+
 uint32_t gpu_3d_prepare(struct gpu_resource *res)
 {
 	uint64_t size = (uint64_t)res->width * res->height * GPU_PIXEL;
+	int fd;
 
 	if (res->pixels)
 		return VIRTIO_GPU_RESP_OK_NODATA;
 	if (!gpu_format_known(res->format) || !res->width || !res->height || res->width > GPU_MAX_SIDE ||
 		res->height > GPU_MAX_SIDE)
 		return VIRTIO_GPU_RESP_ERR_INVALID_PARAMETER;
-	if (!gpu_charge(res->g, size))
-		return VIRTIO_GPU_RESP_ERR_OUT_OF_MEMORY;
-	res->pixels = calloc(1, size);
-	if (!res->pixels) {
-		gpu_uncharge(res->g, size);
-		return VIRTIO_GPU_RESP_ERR_OUT_OF_MEMORY;
-	}
-	res->charge += size;
-	res->size = size;
-	return VIRTIO_GPU_RESP_OK_NODATA;
-}
-
-void gpu_3d_read(struct gpu_resource *res, const struct gpu_rect *r)
-{
-	uint32_t stride = res->width * GPU_PIXEL;
-	struct virgl_box box = {r->x, r->y, 0, r->w, r->h, 1};
-	struct iovec v = {res->pixels, res->size};
-
 	if (!res->in_renderer)
+		return VIRTIO_GPU_RESP_ERR_UNSPEC;
+	if (res->g->pictures >= MAX_PICTURES || !gpu_pixels_share(res, size, &fd))
+		return VIRTIO_GPU_RESP_ERR_OUT_OF_MEMORY;
+	if (put_pixels(res, fd))
+		return VIRTIO_GPU_RESP_OK_NODATA;
+	gpu_pixels_free(res);
+	return VIRTIO_GPU_RESP_ERR_UNSPEC;
+}
+
+/* The next picture may be the same one again, so some are kept. */
+void gpu_3d_unshow(struct gpu_resource *res)
+{
+	drop_dmabuf(res);
+	if (!res->pixels || res->reading || res->g->pictures <= KEEP_PICTURES)
 		return;
-	virgl.virgl_renderer_force_ctx_0();
-	if (virgl.virgl_renderer_transfer_read_iov(res->id, 0, 0, stride, 0, &box,
-		    (uint64_t)r->y * stride + (uint64_t)r->x * GPU_PIXEL, &v, 1) != 0)
-		log_guest_warn("resource %u could not be read back", res->id);
-}
-
-/* Pictures that others look at */
-
-/* Asked for what it lacks, the renderer jumps to address 0. */
-static void find_export(struct gpu_3d *t)
-{
-	static const struct library_symbol symbols[] = {EGL_FUNCTIONS(EGL_SYMBOL)};
-	const char *found, *extension = "EGL_MESA_image_dma_buf_export";
-	EGLDisplay display;
-
-	if (t->g->no_dmabuf || library_load("libEGL.so.1", symbols, ARRAY_SIZE(symbols), &egl) != 0)
+	if (res->refs > 2) /* besides the table and the scanout: an update of it is being sent */
 		return;
-	virgl.virgl_renderer_force_ctx_0();
-	display = egl.eglGetCurrentDisplay();
-	found = display != EGL_NO_DISPLAY ? egl.eglQueryString(display, EGL_EXTENSIONS) : NULL;
-	found = found ? strstr(found, extension) : NULL;
-	t->exports = found && (found[strlen(extension)] == ' ' || !found[strlen(extension)]);
-	t->flush = (void (*)(void))egl.eglGetProcAddress("glFlush");
-	log_debug("renderer: pictures %s as dmabufs", t->exports ? "go out" : "do not go out");
+	if (res->in_renderer)
+		put(of(res->g), (struct wire){.type = WIRE_PIXELS_NONE, .resource = res->id}, 0);
+	gpu_pixels_free(res);
 }
 
-/* Of a picture that was made for scanouts on a render node: with its modifier. */
-static bool export_buffer(const struct gpu_resource *res, struct gpu_dmabuf *out)
+static bool put_ticket(
+	struct gpu_resource *res, struct gpu_ticket *ticket, struct wire m, const struct gpu_rect *payload)
 {
-	struct virgl_renderer_export_query query = {
-		.hdr = {VIRGL_RENDERER_STRUCTURE_TYPE_EXPORT_QUERY, 0, sizeof(query)},
-		.in_resource_id = res->id,
-		.in_export_fds = 1};
-	unsigned i;
+	struct gpu_3d *t = of(res->g);
+	void *at;
 
-	if (virgl.virgl_renderer_execute(&query, sizeof(query)) != 0 || !query.out_num_fds)
+	m.flags = WIRE_ANSWER;
+	m.resource = res->id;
+	m.seq = t->seq + 1;
+	at = res->in_renderer ? put(t, m, payload ? sizeof(*payload) : 0) : NULL;
+	if (!at)
 		return false;
-	out->fd = query.out_fds[0];
-	out->stride = query.out_strides[0];
-	out->fourcc = query.out_fourcc;
-	out->modifier = query.out_modifier;
-	if (query.out_num_fds == 1 && out->fd >= 0 && !query.out_offsets[0])
-		return true;
-	for (i = 0; i < MIN(query.out_num_fds, (uint32_t)ARRAY_SIZE(query.out_fds)); i++)
-		fd_close(&query.out_fds[i]);
-	return false;
+	if (payload)
+		memcpy(at, payload, sizeof(*payload));
+	ticket->seq = ++t->seq;
+	ticket_add(&t->running, ticket);
+	gpu_resource_ref(res);
+	return true;
 }
 
-static bool export_texture(const struct virgl_renderer_resource_info *info, struct gpu_dmabuf *out)
+void gpu_3d_read(struct gpu_resource *res, bool pixels)
 {
-	int stride = 0, offset = 0;
+	struct gpu_rect none = {0};
 
-	out->fd = -1;
-	virgl.virgl_renderer_force_ctx_0();
-	if (virgl.virgl_renderer_get_fd_for_texture2(info->tex_id, &out->fd, &stride, &offset) != 0 ||
-		out->fd < 0 || stride <= 0 || offset) {
-		fd_close(&out->fd); /* one without a descriptor is a success to some drivers */
-		return false;
+	res->asked = res->stale;
+	res->stale = none;
+	res->read.kind = GPU_TICKET_READ;
+	res->reading = put_ticket(res, &res->read, (struct wire){.type = WIRE_READ},
+		pixels && res->pixels ? &res->unread : &none);
+	if (pixels || !res->reading)
+		res->unread = none;
+	if (!res->reading)
+		gpu_pixels_came(res);
+}
+
+void gpu_3d_catch_up(struct gpu_resource *res)
+{
+	struct gpu_3d *t = of(res->g);
+	uint64_t now = time_ns(), end = now + CATCH_UP_MS * NS_PER_MS;
+
+	gpu_resource_ref(res);
+	while (!t->late && (res->reading || !gpu_rect_empty(&res->unread))) {
+		if (!res->reading)
+			gpu_3d_read(res, true);
+		else if (now >= end || !gpu_link_wait(&t->link, (int)((end - now) / NS_PER_MS) + 1))
+			t->late = true;
+		now = time_ns();
 	}
-	out->stride = (uint32_t)stride;
-	out->fourcc = (uint32_t)info->drm_fourcc;
-	out->modifier = GPU_MODIFIER_UNKNOWN;
-	return true;
+	gpu_resource_unref(res);
 }
 
-bool gpu_3d_export(struct gpu_resource *res, struct gpu_dmabuf *out)
+enum gpu_export gpu_3d_export(struct gpu_resource *res, struct gpu_dmabuf *out)
 {
-	struct virgl_renderer_resource_info info = {0};
-
-	if (!of(res->g)->exports || !res->in_renderer)
-		return false;
-	if (virgl.virgl_renderer_resource_get_info((int)res->id, &info) != 0)
-		return false;
-	if (!export_buffer(res, out) && !export_texture(&info, out))
-		return false;
-	out->w = info.width;
-	out->h = info.height;
-	out->flags = info.flags;
-	gpu_3d_flush(res->g);
-	return true;
-}
-
-/* A context that is left is flushed. */
-void gpu_3d_flush(struct gpu *g)
-{
-	virgl.virgl_renderer_force_ctx_0();
-	if (of(g)->flush)
-		of(g)->flush();
+	if (res->exporting)
+		return GPU_EXPORT_LATER;
+	if (res->dmabuf) {
+		*out = *res->dmabuf;
+		free(res->dmabuf);
+		res->dmabuf = NULL;
+		return out->fd >= 0 ? GPU_EXPORT_TAKEN : GPU_EXPORT_NONE;
+	}
+	if (!of(res->g)->exports)
+		return GPU_EXPORT_NONE;
+	res->export.kind = GPU_TICKET_EXPORT;
+	res->exporting = put_ticket(res, &res->export, (struct wire){.type = WIRE_EXPORT}, NULL);
+	return res->exporting ? GPU_EXPORT_LATER : GPU_EXPORT_NONE;
 }
 
 /* Life */
@@ -750,40 +865,102 @@ void gpu_3d_flush(struct gpu *g)
 void gpu_3d_reset(struct gpu_3d *t)
 {
 	timer_disarm(&t->expiry);
-	while (t->ncontexts)
-		virgl.virgl_renderer_context_destroy(t->context[--t->ncontexts]);
+	if (!t->used)
+		return;
+	gpu_link_end(&t->link);
+	t->started = 0;
+	forget(t);
+}
+
+/* Does it start there? Waited for. */
+static bool starts(struct gpu_3d *t)
+{
+	uint64_t end = time_ns() + START_MS * NS_PER_MS, now = 0;
+
+	t->quiet = t->link.trying = true;
+	if (start(t) == 0)
+		while (!t->ready && (now = time_ns()) < end &&
+			gpu_link_wait(&t->link, (int)((end - now) / NS_PER_MS) + 1))
+			;
+	t->quiet = t->link.trying = false;
+	if (t->ready && gpu_link_up(&t->link))
+		return true;
+	gpu_link_end(&t->link);
+	return false;
+}
+
+/* On the node that was asked for; or on the first one that works; or on none. */
+static bool find(struct gpu_3d *t, const char *render_node)
+{
+	DIR *dir = render_node ? NULL : opendir("/dev/dri");
+	const struct dirent *entry;
+	bool found = false;
+
+	if (render_node) {
+		int n = snprintf(t->render_node, sizeof(t->render_node), "%s", render_node);
+
+		return n > 0 && (size_t)n < sizeof(t->render_node) && starts(t);
+	}
+	while (dir && !found && (entry = readdir(dir))) {
+		if (strncmp(entry->d_name, "renderD", 7) != 0)
+			continue;
+		snprintf(t->render_node, sizeof(t->render_node), "/dev/dri/%.200s", entry->d_name);
+		found = access(t->render_node, R_OK | W_OK) == 0 && starts(t);
+	}
+	if (dir)
+		closedir(dir);
+	if (found)
+		return true;
+	memset(t->render_node, 0, sizeof(t->render_node));
+	return starts(t);
+}
+
+static struct gpu_3d *new (struct gpu *g)
+{
+	struct gpu_3d *t = calloc(1, sizeof(*t));
+
+	if (!t)
+		return NULL;
+	t->g = g;
+	t->running.last = &t->running.first;
+	t->fenced.last = &t->fenced.first;
+	t->expiry.expired = expired;
+	t->link = (struct gpu_link){
+		.fd = -1, .loop = g ? g->b->loop : NULL, .reply = reply, .lost = lost, .drained = drained};
+	return t;
 }
 
 int gpu_3d_open(struct gpu *g, const char *render_node, struct gpu_3d **out)
 {
-	struct gpu_3d *t = calloc(1, sizeof(*t));
-	int err, fd;
+	struct gpu_3d *t = new (g);
 
 	if (!t)
 		return log_errno(ENOMEM, "--virgl");
-	t->g = g;
-	t->last = &t->first;
-	t->watch = (struct watch){.fd = -1, .ready = renderer_ready};
-	t->poll.expired = poll_expired;
-	t->expiry.expired = expired;
-	err = start(t, render_node);
-	if (err) {
-		free(t);
-		return err;
+	if (find(t, render_node)) {
+		*out = t;
+		return 0;
 	}
-	fd = virgl.virgl_renderer_get_poll_fd();
-	find_export(t);
-	t->by_timer = fd < 0 || watch_add(g->b->loop, &t->watch, fd, EPOLLIN) < 0;
-	*out = t;
-	return 0;
+	log_error("--virgl: no OpenGL context could be created %s%s", render_node ? "on " : "here",
+		render_node ? render_node : "");
+	gpu_3d_close(t);
+	return -ENODEV;
 }
 
 void gpu_3d_close(struct gpu_3d *t)
 {
-	watch_del(&t->watch);
-	timer_disarm(&t->poll);
 	timer_disarm(&t->expiry);
-	virgl.virgl_renderer_cleanup(t);
-	free(t->commands);
+	gpu_link_close(&t->link);
+	for (unsigned i = 0; i < WIRE_CAPSETS; i++)
+		free(t->capset_data[i]);
 	free(t);
+}
+
+bool gpu_3d_probe(void)
+{
+	struct gpu_3d *t = new (NULL);
+	bool found = t && find(t, NULL);
+
+	if (t)
+		gpu_3d_close(t);
+	return found;
 }

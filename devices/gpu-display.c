@@ -138,20 +138,24 @@ static void put(struct gpu_display *d, enum display_request request, const void 
 	d->out_len += size;
 }
 
-/* The front-end looks at the renderer's own picture. False: it can't, it takes pixels. */
-static bool put_dmabuf(struct gpu_display *d, unsigned i)
+/* The front-end looks at the renderer's own picture, or (NONE) can't and takes pixels. */
+static enum gpu_export put_dmabuf(struct gpu_display *d, unsigned i)
 {
 	const struct gpu_surface *s = &d->g->scanout[i].s;
 	struct dmabuf_scanout2 m;
+	enum gpu_export found;
 	struct gpu_dmabuf buf;
 	bool known;
 
-	if (!s->res || s->res->kind != GPU_RESOURCE_3D || !gpu_3d_export(s->res, &buf))
-		return false;
+	if (!s->res || s->res->kind != GPU_RESOURCE_3D)
+		return GPU_EXPORT_NONE;
+	found = gpu_3d_export(s->res, &buf);
+	if (found != GPU_EXPORT_TAKEN)
+		return found;
 	known = buf.modifier != GPU_MODIFIER_UNKNOWN;
 	if (known && buf.modifier && !d->modifiers) {
 		fd_close(&buf.fd);
-		return false;
+		return GPU_EXPORT_NONE;
 	}
 	m = (struct dmabuf_scanout2){
 		{i, s->x, s->y, s->w, s->h, buf.w, buf.h, buf.stride, buf.flags, buf.fourcc},
@@ -161,7 +165,16 @@ static bool put_dmabuf(struct gpu_display *d, unsigned i)
 	else
 		put(d, DMABUF_SCANOUT, &m.m, sizeof(m.m));
 	d->out_fd = buf.fd;
-	return true;
+	return GPU_EXPORT_TAKEN;
+}
+
+/* All of a picture of the renderer's is wanted. */
+static void redraw(const struct gpu_surface *s)
+{
+	struct gpu_rect all = {s->x, s->y, s->w, s->h};
+
+	if (s->res && s->res->kind == GPU_RESOURCE_3D)
+		gpu_resource_drawn(s->res, &all);
 }
 
 static void put_geometry(struct gpu_display *d, unsigned i)
@@ -170,18 +183,23 @@ static void put_geometry(struct gpu_display *d, unsigned i)
 	struct todo *t = &d->todo[i];
 	struct scanout m = {i, s->w, s->h};
 	struct dmabuf_scanout none = {.scanout = i};
+	enum gpu_export found = put_dmabuf(d, i);
 	bool was_dmabuf = t->dmabuf;
 
+	if (found == GPU_EXPORT_LATER)
+		return;
 	t->geometry = false;
-	t->dmabuf = put_dmabuf(d, i);
+	t->dmabuf = found == GPU_EXPORT_TAKEN;
 	if (t->dmabuf) {
 		t->w = t->h = 0; /* pixels need a new surface then */
 		t->damage = (struct gpu_rect){.w = s->w, .h = s->h};
 		return;
 	}
-	if (was_dmabuf)
+	if (was_dmabuf) {
 		put(d, DMABUF_SCANOUT, &none, sizeof(none));
-	else if (t->w == s->w && t->h == s->h)
+		redraw(s);
+	}
+	if (!was_dmabuf && t->w == s->w && t->h == s->h)
 		return; /* only what it shows is another */
 	put(d, SCANOUT, &m, sizeof(m));
 	t->w = s->w;
@@ -193,7 +211,6 @@ static void put_look(struct gpu_display *d, unsigned i)
 	struct todo *t = &d->todo[i];
 	struct update m = {i, t->damage.x, t->damage.y, t->damage.w, t->damage.h};
 
-	gpu_3d_flush(d->g);
 	put(d, DMABUF_UPDATE, &m, sizeof(m));
 	t->damage = (struct gpu_rect){0};
 	t->looks = true;
@@ -210,7 +227,6 @@ static void put_update(struct gpu_display *d, unsigned i)
 	d->out_len += sizeof(*m);
 	t->damage = (struct gpu_rect){0};
 	d->surface = d->g->scanout[i].s;
-	gpu_surface_refresh(&d->surface);
 	gpu_resource_ref(d->surface.res);
 	d->rest = r;
 	d->row_off = 0;
@@ -280,6 +296,8 @@ static bool next_message(struct gpu_display *d)
 			put_geometry(d, i);
 		if (t->cursor)
 			put_cursor(d, i);
+		if (t->geometry)
+			continue;
 		if (t->dmabuf && !t->looks && !gpu_rect_empty(&t->damage))
 			put_look(d, i);
 		else if (t->w && !gpu_rect_empty(&t->damage))
@@ -573,13 +591,27 @@ void gpu_display_scanout(struct gpu_display *d, unsigned scanout)
 	const struct gpu_surface *s = &d->g->scanout[scanout].s;
 
 	d->todo[scanout].geometry = true;
-	d->todo[scanout].damage = (struct gpu_rect){.w = s->w, .h = s->h};
+	d->todo[scanout].damage = (struct gpu_rect){0};
+	if (s->res && s->res->kind == GPU_RESOURCE_3D)
+		redraw(s);
+	else
+		d->todo[scanout].damage = (struct gpu_rect){.w = s->w, .h = s->h};
 	pump_soon(d);
 }
 
 void gpu_display_damage(struct gpu_display *d, unsigned scanout, const struct gpu_rect *r)
 {
 	d->todo[scanout].damage = gpu_rect_union(&d->todo[scanout].damage, r);
+	pump_soon(d);
+}
+
+bool gpu_display_wants_pixels(const struct gpu_display *d, unsigned scanout)
+{
+	return gpu_display_attached(d) && !d->todo[scanout].dmabuf;
+}
+
+void gpu_display_export(struct gpu_display *d)
+{
 	pump_soon(d);
 }
 

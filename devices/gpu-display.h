@@ -21,6 +21,11 @@ void gpu_display_scanout(struct gpu_display *d, unsigned scanout);
 void gpu_display_damage(struct gpu_display *d, unsigned scanout, const struct gpu_rect *r);
 void gpu_display_cursor(struct gpu_display *d, unsigned scanout, enum gpu_cursor_change what);
 
+/* Does it take the pixels of this scanout, not a dmabuf? */
+bool gpu_display_wants_pixels(const struct gpu_display *d, unsigned scanout);
+/* gpu_3d_export() has an answer. */
+void gpu_display_export(struct gpu_display *d);
+
 /* GET_DISPLAY_INFO or GET_EDID (r->arg: the scanout): asks the front-end and answers later. Only while attached. */
 void gpu_display_ask(struct gpu_display *d, struct gpu_request *r);
 /* Answers all that waits by ourselves: the queue stops. */

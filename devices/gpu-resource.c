@@ -11,7 +11,9 @@
 #include "gpu-3d.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <string.h>
+#include <sys/mman.h>
 
 enum { FIRST_BUCKETS = 64, BATCH = 64 };
 
@@ -110,8 +112,8 @@ void gpu_resource_unref(struct gpu_resource *res)
 	if (!res || --res->refs)
 		return;
 	gpu_backing_clear(res);
+	gpu_pixels_free(res);
 	gpu_uncharge(res->g, res->charge);
-	free(res->pixels);
 	free(res);
 }
 
@@ -143,6 +145,43 @@ void gpu_resource_destroy_all(struct gpu *g)
 	free(g->bucket);
 	g->bucket = NULL;
 	g->nbuckets = 0;
+}
+
+/* Pixels */
+
+bool gpu_pixels_share(struct gpu_resource *res, uint64_t size, int *fd)
+{
+	void *map = MAP_FAILED;
+
+	if (!gpu_charge(res->g, size))
+		return false;
+	*fd = memfd_create("pixels", MFD_CLOEXEC | MFD_ALLOW_SEALING);
+	if (*fd >= 0 && ftruncate(*fd, (off_t)size) == 0 &&
+		fcntl(*fd, F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL) == 0)
+		map = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED, *fd, 0);
+	if (map == MAP_FAILED) {
+		fd_close(fd);
+		gpu_uncharge(res->g, size);
+		return false;
+	}
+	res->pixels = map;
+	res->size = size;
+	res->charge += size;
+	res->g->pictures++;
+	return true;
+}
+
+void gpu_pixels_free(struct gpu_resource *res)
+{
+	if (res->pixels && res->kind == GPU_RESOURCE_3D) {
+		munmap(res->pixels, res->size);
+		gpu_uncharge(res->g, res->size);
+		res->charge -= res->size;
+		res->g->pictures--;
+	} else {
+		free(res->pixels);
+	}
+	res->pixels = NULL;
 }
 
 /* Backing */
@@ -301,22 +340,19 @@ bool gpu_backing_read(const struct gpu_resource *res, uint64_t offset, uint64_t 
 	return ok;
 }
 
-unsigned gpu_backing_iovec(
-	const struct gpu_resource *res, struct backend_memory *m, struct iovec *v, unsigned max)
+bool gpu_backing_present(const struct gpu_resource *res, struct backend_memory *m)
 {
 	const struct gpu_backing *b = &res->backing;
-	unsigned used = 0;
+	struct iovec v[BATCH];
 	uint32_t i;
 
 	for (i = 0; i < b->n; i++) {
-		unsigned n = backend_memory_iovec(
-			m, b->entry[i].gpa, entry_end(b, i) - b->entry[i].start, v + used, max - used);
+		uint64_t size = entry_end(b, i) - b->entry[i].start;
 
-		if (!n)
-			return 0;
-		used += n;
+		if (!backend_memory_iovec(m, b->entry[i].gpa, size, v, BATCH))
+			return false;
 	}
-	return used;
+	return b->n > 0;
 }
 
 void gpu_backing_wrote(const struct gpu_resource *res, struct backend_memory *m)

@@ -140,7 +140,6 @@ static struct picture *picture_of(struct gpu *g, unsigned i)
 	if (!pic)
 		return NULL;
 	*pic = (struct picture){.scanout = i, .w = all.w, .h = all.h};
-	gpu_surface_refresh(&scanout->s);
 	gpu_surface_read(&scanout->s, &all, pic->pixels);
 	gpu_pixel_blend_cursor(pic->pixels, all.w, all.h, scanout->cursor);
 	for (k = 0; k < n; k++)
@@ -149,7 +148,7 @@ static struct picture *picture_of(struct gpu *g, unsigned i)
 }
 
 /* Copies what a scanout shows, and hands it on. */
-static void picture_take(struct gpu_shot *shot, unsigned i)
+static void picture_take(struct gpu_shot *shot, unsigned i, bool last)
 {
 	const struct gpu_scanout *scanout = &shot->g->scanout[i];
 	size_t n = (size_t)scanout->s.w * scanout->s.h;
@@ -157,6 +156,8 @@ static void picture_take(struct gpu_shot *shot, unsigned i)
 
 	if (scanout->s.res && shot->pending && shot->bytes + n * GPU_PIXEL > shot->g->max_hostmem)
 		return; /* later */
+	if (scanout->s.res && scanout->s.res->reading && !last)
+		return; /* when it is read back */
 	shot->dirty &= ~(uint32_t)BIT(i);
 	if (!scanout->s.res)
 		return;
@@ -172,19 +173,19 @@ static void picture_take(struct gpu_shot *shot, unsigned i)
 	pool_submit(shot->pool, &pic->job);
 }
 
-static void pictures_take(struct gpu_shot *shot)
+static void pictures_take(struct gpu_shot *shot, bool last)
 {
 	unsigned i;
 
 	for (i = 0; i < GPU_SCANOUTS; i++)
 		if (shot->dirty & BIT(i))
-			picture_take(shot, i);
+			picture_take(shot, i, last);
 	shot->last = time_ns();
 }
 
 static void timer_expired(struct timer *t)
 {
-	pictures_take(container_of(t, struct gpu_shot, timer));
+	pictures_take(container_of(t, struct gpu_shot, timer), false);
 }
 
 void gpu_shot_dirty(struct gpu_shot *shot, unsigned scanout)
@@ -199,8 +200,11 @@ void gpu_shot_finish(struct gpu_shot *shot)
 {
 	if (!shot)
 		return;
+	for (unsigned i = 0; i < GPU_SCANOUTS; i++)
+		if (shot->g->scanout[i].s.res)
+			gpu_surface_refresh(&shot->g->scanout[i].s);
 	timer_disarm(&shot->timer);
-	pictures_take(shot);
+	pictures_take(shot, true);
 	shot->dirty = 0;
 }
 
@@ -275,6 +279,7 @@ static int screenshot(struct backend *b, struct command *c)
 	err = load();
 	if (err)
 		return command_error(c, -err, "libpng can't be loaded");
+	gpu_surface_refresh(&g->scanout[i].s);
 	pic = picture_of(g, (unsigned)i);
 	if (!pic)
 		return command_error(c, ENOMEM, "%s", strerror(ENOMEM));

@@ -143,6 +143,19 @@ void gpu_answer_edid(struct gpu *g, struct gpu_request *r, const struct gpu_mode
 
 /* Where the screen goes */
 
+void gpu_export_came(struct gpu_resource *res)
+{
+	gpu_display_export(res->g->display);
+}
+
+bool gpu_wants_pixels(const struct gpu *g, uint32_t scanouts)
+{
+	for (unsigned i = 0; i < GPU_SCANOUTS; i++)
+		if (scanouts & BIT(i) && (g->shot || gpu_display_wants_pixels(g->display, i)))
+			return true;
+	return false;
+}
+
 unsigned gpu_num_scanouts(const struct gpu *g)
 {
 	return gpu_display_attached(g->display) ? GPU_SCANOUTS : g->nmodes;
@@ -272,16 +285,15 @@ static uint32_t execute(struct gpu *g, struct gpu_request *r)
 	return h->run(g, r, &c);
 }
 
-/* What the renderer takes part in: all of 3D, and showing what may be its picture. */
-static bool is_renderers(uint32_t type)
-{
-	return type >= VIRTIO_GPU_CMD_CTX_CREATE || type == VIRTIO_GPU_CMD_RESOURCE_FLUSH;
-}
-
 static bool is_fenced(const struct gpu *g, const struct gpu_request *r)
 {
 	return g->three && (le32toh(r->hdr.flags) & VIRTIO_GPU_FLAG_FENCE) &&
-	       (is_renderers(le32toh(r->hdr.type)) || gpu_3d_waits(g->three));
+	       (r->in_line || gpu_3d_waits(g->three));
+}
+
+static bool renderer_full(const struct gpu *g)
+{
+	return g->three && gpu_3d_full(g->three);
 }
 
 static void control_ready(struct backend *b, struct virtqueue *q)
@@ -290,7 +302,7 @@ static void control_ready(struct backend *b, struct virtqueue *q)
 	struct element *e;
 
 	g->work = 0;
-	while (g->work < TURN_BYTES && (e = virtqueue_pop(q))) {
+	while (g->work < TURN_BYTES && !renderer_full(g) && (e = virtqueue_pop(q))) {
 		struct gpu_request *r = e->req;
 		uint32_t status;
 
@@ -304,7 +316,12 @@ static void control_ready(struct backend *b, struct virtqueue *q)
 			answer_status(g, r, status);
 	}
 	if (g->work >= TURN_BYTES)
-		timer_arm_in(b->loop, &g->resume, 0);
+		gpu_resume(g);
+}
+
+void gpu_resume(struct gpu *g)
+{
+	timer_arm_in(g->b->loop, &g->resume, 0);
 }
 
 static void resume(struct timer *t)
@@ -342,13 +359,11 @@ static void gpu_reset(struct backend *b)
 	unsigned i;
 
 	gpu_shot_finish(g->shot);
-	gpu_resource_destroy_all(g);
 	if (g->three)
 		gpu_3d_reset(g->three);
-	for (i = 0; i < GPU_SCANOUTS; i++) {
-		free(g->scanout[i].cursor);
-		g->scanout[i].cursor = NULL;
-	}
+	gpu_resource_destroy_all(g);
+	for (i = 0; i < GPU_SCANOUTS; i++)
+		gpu_cursor_free(g, i);
 }
 
 /* A ring that does not go on where it was is a new driver's, whatever it was that the front-end told us. */
@@ -380,6 +395,14 @@ static int gpu_request(struct backend *b, struct request *r)
 	if (!err)
 		r->fd = -1;
 	return err;
+}
+
+static void gpu_memory(struct backend *b)
+{
+	struct gpu *g = b->state;
+
+	if (g->three)
+		gpu_3d_memory(g->three);
 }
 
 static void gpu_config_write(struct backend *b, size_t off, const void *data, size_t len)
@@ -514,4 +537,6 @@ const struct device device_gpu = {
 	.reset = gpu_reset,
 	.config_write = gpu_config_write,
 	.request = gpu_request,
+	.memory = gpu_memory,
+	.helper = gpu_3d_helper,
 };

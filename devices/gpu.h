@@ -5,7 +5,10 @@
  *	gpu.c            the device: options, queues, commands and their answers, life
  *	gpu-resource.c   resources: the table, the memory budget, backing in guest memory
  *	gpu-2d.c         2D commands, blobs, scanouts, the cursor
- *	gpu-3d.c         3D commands, by virglrenderer
+ *	gpu-3d.c         3D commands: those of the renderer
+ *	gpu-link.c       the line to the renderer, and its process
+ *	gpu-wire.h       what is said there
+ *	gpu-renderer.c   the renderer, by virglrenderer: a process of its own
  *	gpu-edid.c       the monitor that a guest sees
  *	gpu-pixel.c      pixel formats, by pixman
  *	gpu-display.c    the display protocol of vhost-user-gpu
@@ -67,6 +70,13 @@ struct gpu_backing {
 
 enum gpu_kind { GPU_RESOURCE_2D, GPU_RESOURCE_BLOB, GPU_RESOURCE_3D };
 
+/* Its turn with the renderer. */
+struct gpu_ticket {
+	struct gpu_ticket *next;
+	enum { GPU_TICKET_REQUEST, GPU_TICKET_READ, GPU_TICKET_EXPORT } kind;
+	uint32_t seq;
+};
+
 struct gpu_resource {
 	struct gpu *g;
 	struct gpu_resource *next; /* in its bucket */
@@ -74,14 +84,21 @@ struct gpu_resource {
 	uint32_t id;
 	enum gpu_kind kind;
 	uint32_t format, width, height; /* a blob has none */
-	uint8_t *pixels;		/* 2D: ours; 3D: what was read back, while it is shown; or NULL */
-	uint64_t size;			/* bytes of a blob, or of pixels */
-	uint64_t charge;		/* bytes of our memory without backing */
+	uint8_t *
+		pixels; /* 2D: ours; 3D: what was read back, while it is shown, shared with the renderer; or NULL */
+	uint64_t size;	 /* bytes of a blob, or of pixels */
+	uint64_t charge; /* bytes of our memory without backing */
 	struct gpu_backing backing;
-	uint32_t scanouts;     /* bit mask: shown there */
-	struct gpu_rect stale; /* 3D: of pixels, not read back yet */
-	bool in_renderer;      /* 3D: it exists there */
-	bool attached;	       /* 3D: the renderer has the backing */
+	uint32_t scanouts; /* bit mask: shown there */
+	/* 3D */
+	bool in_renderer; /* it exists there */
+	bool attached;	  /* the renderer has the backing */
+	bool reading, exporting;
+	struct gpu_rect stale;	/* drawn, and not on its way to the scanouts yet */
+	struct gpu_rect asked;	/* of that, what the renderer was asked for */
+	struct gpu_rect unread; /* of pixels, not read back yet */
+	struct gpu_ticket read, export;
+	struct gpu_dmabuf *dmabuf; /* that came and was not taken yet, or NULL */
 	bool has_uuid;
 	uint8_t uuid[16];
 };
@@ -101,12 +118,15 @@ void gpu_uncharge(struct gpu *g, uint64_t bytes);
 /* Reads n entries of a command; returns OK_NODATA or why not. The old backing must be gone. */
 uint32_t gpu_backing_set(struct gpu_resource *res, struct cursor *rd, uint32_t n);
 void gpu_backing_clear(struct gpu_resource *res);
+/* Pixels of size bytes that another process can map too, by *fd. False: no memory. */
+bool gpu_pixels_share(struct gpu_resource *res, uint64_t size, int *fd);
+/* Without them. */
+void gpu_pixels_free(struct gpu_resource *res);
 /* Copies rows of guest memory to dst; false: some of it is not there (any more). */
 bool gpu_backing_read(const struct gpu_resource *res, uint64_t offset, uint64_t stride, uint8_t *dst,
 	size_t dst_stride, size_t bytes, uint32_t rows);
-/* Translates all of the backing. Returns the number of segments, at most max; 0: not all of it is there. */
-unsigned gpu_backing_iovec(
-	const struct gpu_resource *res, struct backend_memory *m, struct iovec *v, unsigned max);
+/* Is all of it guest memory? */
+bool gpu_backing_present(const struct gpu_resource *res, struct backend_memory *m);
 
 /* All of the backing was, or may have been, written. */
 void gpu_backing_wrote(const struct gpu_resource *res, struct backend_memory *m);
@@ -123,7 +143,13 @@ struct gpu_surface {
 	uint64_t offset; /* of the part in the resource, bytes */
 };
 
-/* Brings the pixels of ours up to date, before they are looked at. */
+/* A part of a 3D resource was drawn, or is newly shown: takes care that it gets to the scanouts that show it. */
+void gpu_resource_drawn(struct gpu_resource *res, const struct gpu_rect *r);
+/* The renderer has done what gpu_3d_read() asked for. */
+void gpu_pixels_came(struct gpu_resource *res);
+/* It has answered gpu_3d_export(). */
+void gpu_export_came(struct gpu_resource *res);
+/* Brings the pixels of ours up to date, and waits for that. */
 void gpu_surface_refresh(const struct gpu_surface *s);
 /* Pixels of a part of the surface as x8r8g8b8, stride w * 4. What is no guest memory (any more) is black. */
 void gpu_surface_read(const struct gpu_surface *s, const struct gpu_rect *r, uint32_t *dst);
@@ -131,6 +157,8 @@ void gpu_surface_read(const struct gpu_surface *s, const struct gpu_rect *r, uin
 struct gpu_cursor {
 	bool visible;
 	uint32_t x, y, hot_x, hot_y;
+	struct gpu_resource
+		*next; /* its image comes from there as soon as it is read back; referenced, or NULL */
 	uint32_t image[GPU_CURSOR * GPU_CURSOR]; /* a8r8g8b8, premultiplied */
 };
 
@@ -183,8 +211,11 @@ struct gpu_request {
 	struct element *e;
 	struct virtio_gpu_ctrl_hdr hdr; /* as the driver wrote it */
 	struct gpu_request *next;	/* in a list of those that wait */
-	uint32_t arg;			/* scanout that it is about, or fence that it waits for */
+	uint32_t arg;			/* scanout that it is about */
 	uint32_t status;		/* its answer, when it waits for a fence */
+	struct gpu_ticket ticket;	/* of what it waits for */
+	struct gpu_resource *res;	/* that it makes, or reads; referenced, or NULL */
+	bool in_line;			/* behind the renderer: it is about a picture of its */
 };
 
 struct gpu {
@@ -198,6 +229,7 @@ struct gpu {
 	struct gpu_resource **bucket;
 	size_t nbuckets, nresources; /* nbuckets: a power of two, or 0 */
 	uint64_t hostmem;	     /* bytes charged */
+	unsigned pictures;	     /* 3D resources that have pixels */
 	struct gpu_scanout scanout[GPU_SCANOUTS];
 	struct gpu_shot *shot;
 	struct gpu_display *display;
@@ -212,11 +244,15 @@ enum { GPU_HELD = 0 }; /* instead of a response type: the answer comes later, or
 void gpu_answer(struct gpu *g, struct gpu_request *r, uint32_t type, void *response, size_t size);
 void gpu_answer_display_info(struct gpu *g, struct gpu_request *r);
 void gpu_answer_edid(struct gpu *g, struct gpu_request *r, const struct gpu_mode *mode);
+/* There is room for more commands. */
+void gpu_resume(struct gpu *g);
 /* Scanouts that a driver may use. */
 unsigned gpu_num_scanouts(const struct gpu *g);
 
 /* A scanout shows something else, or nothing. */
 void gpu_scanout_changed(struct gpu *g, unsigned scanout);
+/* Does one of these scanouts (a bit mask) show pixels to somebody, not a dmabuf? */
+bool gpu_wants_pixels(const struct gpu *g, uint32_t scanouts);
 /* Pixels of a scanout changed; r in its coordinates. */
 void gpu_scanout_damaged(struct gpu *g, unsigned scanout, const struct gpu_rect *r);
 enum gpu_cursor_change { GPU_CURSOR_IMAGE, GPU_CURSOR_MOVED, GPU_CURSOR_HIDDEN };
@@ -253,6 +289,7 @@ gpu_command_fn gpu_cmd_create_2d, gpu_cmd_unref, gpu_cmd_set_scanout, gpu_cmd_fl
 	gpu_cmd_attach_backing, gpu_cmd_detach_backing, gpu_cmd_assign_uuid, gpu_cmd_create_blob,
 	gpu_cmd_set_scanout_blob;
 void gpu_cmd_cursor(struct gpu *g, const struct virtio_gpu_update_cursor *c);
+void gpu_cursor_free(struct gpu *g, unsigned scanout);
 /* Shows nothing there. */
 void gpu_scanout_disable(struct gpu *g, unsigned scanout);
 

@@ -1,13 +1,25 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Guest memory given back to the host: holes in the files it comes from. A hole hits everybody who maps the file, at
- * whatever guest address, so pages are compared by file and offset: a ring may be seen through another region of the same
- * file.
+ * Guest memory as files: for processes of ours that map them too, and given back to the host, as holes in them. A hole hits
+ * everybody who maps the file, at whatever guest address, so pages are compared by file and offset: a ring may be seen through
+ * another region of the same file.
  */
 #include <errno.h>
 #include <inttypes.h>
 
 #include "backend-core.h"
+
+bool backend_memory_region(
+	struct backend *b, const struct backend_memory *m, unsigned i, struct backend_region *out)
+{
+	const struct session *s = core_of(b)->host.session;
+	const struct guestmem_region *r = &m->map->region[i];
+
+	if (i >= m->map->n || !s || s->postcopy.uffd >= 0)
+		return false;
+	*out = (struct backend_region){r->gpa, r->size, r->offset, r->shm->fd};
+	return true;
+}
 
 struct file_range {
 	dev_t dev;

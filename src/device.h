@@ -106,7 +106,15 @@ struct device {
 	 * No queue runs meanwhile. */
 	int (*save)(struct backend *b, int fd);
 	int (*load)(struct backend *b, int fd);
+	/* The map of guest memory is another now (backend_memory_generation()). */
+	void (*memory)(struct backend *b);
+	/* Part of the device in a process of its own, which the device starts: this program with HELPER_ARGUMENT alone. HELPER_FD
+	 * is a socket to it. Returns the exit status. */
+	int (*helper)(void);
 };
+
+#define HELPER_ARGUMENT "--helper"
+enum { HELPER_FD = 3 };
 
 /* The part of a backend that its device may see. */
 struct backend {
@@ -169,6 +177,16 @@ void backend_memory_wrote(struct backend_memory *m, uint64_t gpa, uint64_t len);
  */
 bool backend_memory_page(struct backend_memory *m, uint64_t gpa, uint64_t *start, uint64_t *size);
 uint64_t backend_memory_discard(struct backend *b, struct backend_memory *m, uint64_t gpa, uint64_t len);
+/*
+ * Region i of the map, for a process of ours that maps it too; fd is borrowed, until the put. False: there is none, or it is
+ * being migrated (postcopy): its pages are not all there, and only this process knows.
+ */
+struct backend_region {
+	uint64_t gpa, size, offset; /* offset: in the file */
+	int fd;
+};
+bool backend_memory_region(
+	struct backend *b, const struct backend_memory *m, unsigned i, struct backend_region *out);
 /* Changes whenever the map does, over all connections: tells when something made of translations is stale. */
 uint64_t backend_memory_generation(struct backend *b);
 

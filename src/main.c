@@ -262,6 +262,8 @@ static int become(const struct device *dev, int argc, char *const *argv)
 
 	snprintf(prefix, sizeof(prefix), "%s%s", PREFIX, dev->name);
 	log_set_prefix(prefix);
+	if (dev->helper && argc == 1 && strcmp(argv[0], HELPER_ARGUMENT) == 0)
+		return dev->helper();
 	if (has_argument(argc, argv, "--print-capabilities"))
 		return capabilities_print(dev, STDOUT_FILENO) < 0 ? STATUS_FAILURE : STATUS_OK;
 	if (has_argument(argc, argv, "--help"))

@@ -59,6 +59,8 @@ static int use_map(struct session *s, struct guestmem *m, bool wait)
 	for (i = 0; i < s->host->nqueues; i++)
 		if (s->host->queues[i])
 			virtqueue_set_memory(s->host->queues[i], m);
+	if (s->b->dev->memory)
+		s->b->dev->memory(s->b);
 	session_update_rings(s);
 	if (r) {
 		s->release = r;

@@ -62,6 +62,22 @@ void gpu_3d_close(struct gpu_3d *t)
 	free(t);
 }
 
+int gpu_3d_helper(void)
+{
+	return 1;
+}
+
+void gpu_3d_memory(struct gpu_3d *t)
+{
+	(void)t;
+}
+
+bool gpu_3d_full(struct gpu_3d *t)
+{
+	(void)t;
+	return false;
+}
+
 void gpu_3d_reset(struct gpu_3d *t)
 {
 	(void)t;
@@ -189,30 +205,47 @@ void gpu_3d_detach_backing(struct gpu_resource *res)
 
 uint32_t gpu_3d_prepare(struct gpu_resource *res)
 {
+	int fd = -1;
+
 	if (!gpu_format_known(res->format))
 		return VIRTIO_GPU_RESP_ERR_INVALID_PARAMETER;
-	if (!res->pixels)
-		res->pixels = calloc(1, size_of(res));
-	res->size = size_of(res);
-	return res->pixels ? VIRTIO_GPU_RESP_OK_NODATA : VIRTIO_GPU_RESP_ERR_OUT_OF_MEMORY;
+	if (!res->pixels && !gpu_pixels_share(res, size_of(res), &fd))
+		return VIRTIO_GPU_RESP_ERR_OUT_OF_MEMORY;
+	fd_close(&fd);
+	return VIRTIO_GPU_RESP_OK_NODATA;
 }
 
-void gpu_3d_read(struct gpu_resource *res, const struct gpu_rect *r)
+void gpu_3d_unshow(struct gpu_resource *res)
+{
+	(void)res;
+}
+
+void gpu_3d_read(struct gpu_resource *res, bool pixels)
 {
 	unsigned i = find(res->g->three, res->id);
 
-	(void)r;
-	if (i < RESOURCES)
+	res->asked = res->stale;
+	res->stale = (struct gpu_rect){0};
+	if (pixels && i < RESOURCES) {
 		memcpy(res->pixels, res->g->three->r[i].pixels, size_of(res));
+		res->unread = res->stale;
+	}
+	gpu_pixels_came(res);
 }
 
-bool gpu_3d_export(struct gpu_resource *res, struct gpu_dmabuf *out)
+void gpu_3d_catch_up(struct gpu_resource *res)
+{
+	if (!gpu_rect_empty(&res->unread))
+		gpu_3d_read(res, true);
+}
+
+enum gpu_export gpu_3d_export(struct gpu_resource *res, struct gpu_dmabuf *out)
 {
 	const struct gpu_3d *t = res->g->three;
 	unsigned i = find(t, res->id);
 
 	if (i == RESOURCES || t->r[i].bind & PRETEND_NO_EXPORT)
-		return false;
+		return GPU_EXPORT_NONE;
 	*out = (struct gpu_dmabuf){.fd = dup(t->r[i].fd),
 		.w = res->width,
 		.h = res->height,
@@ -223,10 +256,5 @@ bool gpu_3d_export(struct gpu_resource *res, struct gpu_dmabuf *out)
 		out->modifier = GPU_MODIFIER_UNKNOWN;
 	if (t->r[i].bind & PRETEND_TILED)
 		out->modifier = PRETEND_MODIFIER;
-	return true;
-}
-
-void gpu_3d_flush(struct gpu *g)
-{
-	(void)g;
+	return GPU_EXPORT_TAKEN;
 }
