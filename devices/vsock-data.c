@@ -338,6 +338,10 @@ static unsigned take_buffers(struct vsock_conn *c, struct virtqueue *rx, size_t 
 		unsigned k;
 
 		if (!cursor_split(&e[n]->wr, VSOCK_HDR, &s->head) || !e[n]->wr.left) {
+			if (n) { /* what is before it may have to be given back, so this one stays for now */
+				virtqueue_unpop(e[n]);
+				break;
+			}
 			log_guest_warn("receive buffer too small for a packet");
 			virtqueue_push(e[n]);
 			continue;
@@ -415,7 +419,7 @@ static bool message_read(struct vsock_conn *c, size_t *len, uint32_t *flags)
 		return false;
 	}
 	if ((m.msg_flags & MSG_TRUNC) || (size_t)r > c->peer_alloc) {
-		log_warn("port %u: a message of the host is longer than the buffers: connection reset",
+		log_guest_warn("port %u: a message of the host is longer than the buffers: connection reset",
 			c->key.guest_port);
 		vsock_conn_reset(c);
 		return false;

@@ -142,6 +142,61 @@ static void no_buffers(const struct fe_mode *m)
 	fe_end(&g.fe);
 }
 
+/* A receive buffer that is too small for anything lies between good ones: it comes back empty in its turn, and the queue can be stopped. */
+static void small_buffer(const struct fe_mode *m)
+{
+	enum {
+		N = 1 + 15 + 3
+	}; /* for the request; for data in bursts of 1, 2, 4 and 8; for the next burst */
+	static uint8_t data[15 * RX_LEN];
+	struct guest g;
+	struct flow f;
+	char uds[192];
+	int fd;
+
+	g.cid = CID;
+	paths(&g);
+	snprintf(uds, sizeof(uds), "--uds-path=%s", g.uds);
+	fe_start(&g.fe, m, FE_ARGS("vsock", "--guest-cid=7", uds));
+	g.rx = fe_queue_up(&g.fe, 0, 64);
+	g.tx = fe_queue_up(&g.fe, 1, 64);
+	g.tx_buf = fe_alloc(&g.fe, TX_MAX + sizeof(g.h), 16, NULL);
+	for (unsigned i = 0; i < N; i++) {
+		uint8_t *p = fe_alloc(&g.fe, sizeof(g.h) + RX_LEN, 16, NULL);
+		struct vring_driver_buf b = fe_wr(&g.fe, p, i == N - 2 ? sizeof(g.h) : sizeof(g.h) + RX_LEN);
+
+		fe_submit(g.rx, &b, 1, p);
+	}
+	fe_flush(g.rx);
+	fd = host_socket(g.uds, SOCK_STREAM, false);
+	host_writes(fd, "CONNECT 77\n", 11);
+	host_writes(fd, data, sizeof(data));
+	f = flow_of(&g, STREAM, 77, 0);
+	for (unsigned i = 0; i < N; i++) {
+		struct virtio_vsock_hdr h;
+		uint32_t len;
+		void *cookie;
+
+		if (i > 15) {
+			fe_barrier(&g.fe); /* the next burst has found nothing to read */
+			host_writes(fd, "x", 1);
+		}
+		len = fe_wait(g.rx, &cookie);
+		memcpy(&h, cookie, sizeof(h));
+		CHECK_EQ(len, i == 0	   ? sizeof(h)
+			      : i < 16	   ? sizeof(h) + RX_LEN
+			      : i == N - 2 ? 0
+					   : sizeof(h) + 1);
+		if (i)
+			continue;
+		f.peer_port = h.src_port;
+		packet(&f, VIRTIO_VSOCK_OP_RESPONSE, 0, NULL, 0);
+	}
+	fe_queue_stop(g.rx);
+	close(fd);
+	fe_end(&g.fe);
+}
+
 /* --- limits --- */
 
 static void many(const struct fe_mode *m)
@@ -241,6 +296,7 @@ int main(void)
 	fe_each_layout("over credit", over_credit);
 	fe_case("empty messages", empty_messages, NULL);
 	fe_each_layout("no receive buffers", no_buffers);
+	fe_each_mode_in_order("small buffer", small_buffer);
 	fe_each_layout("many connections", many);
 	fe_each_layout("bad greetings", bad_greetings);
 	for (unsigned i = 0; i < ARRAY_SIZE(bad); i++)
