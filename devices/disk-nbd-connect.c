@@ -17,6 +17,7 @@
 #include "util.h"
 
 #define ATTEMPT_MS   5000u
+#define SEND_BUFFER  (1 << 20)
 #define PAUSE_MIN_MS 10
 #define PAUSE_MAX_MS 1000
 
@@ -90,6 +91,22 @@ static int handshake(struct nbd_handle *h, const char *uri, unsigned ms, int can
 	return r;
 }
 
+/*
+ * A Unix socket wakes its writer when it is nearly empty; what is usual holds less than two large writes, so that we and the
+ * server would take turns. TCP finds out by itself what it needs.
+ */
+static void make_room(int fd)
+{
+	static const int size = SEND_BUFFER;
+	int domain = 0;
+	socklen_t len = sizeof(domain);
+
+	if (getsockopt(fd, SOL_SOCKET, SO_DOMAIN, &domain, &len) < 0 || domain != AF_UNIX)
+		return;
+	if (setsockopt(fd, SOL_SOCKET, SO_SNDBUFFORCE, &size, sizeof(size)) < 0)
+		setsockopt(fd, SOL_SOCKET, SO_SNDBUF, &size, sizeof(size));
+}
+
 struct nbd_handle *nbd_connect(const char *uri, unsigned ms, int cancel, char why[NBD_WHY])
 {
 	struct nbd_handle *h = nbd.nbd_create();
@@ -97,6 +114,7 @@ struct nbd_handle *nbd_connect(const char *uri, unsigned ms, int cancel, char wh
 
 	if (r == 0) {
 		keep_alive(nbd.nbd_aio_get_fd(h));
+		make_room(nbd.nbd_aio_get_fd(h));
 		return h;
 	}
 	snprintf(why, NBD_WHY, "%s", r == -EPROTO ? nbd.nbd_get_error() : strerror(-r));

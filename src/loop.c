@@ -666,11 +666,13 @@ static void wait_spinning(struct loop *l, uint64_t ns)
 		return;
 	}
 	r = spin(l, start, MIN(ns, l->spin));
+	if (r != SPIN_HIT) { /* a wait would have found what fds bring, and sooner */
+		took = time_ns() - start;
+		spin_missed(l, start + took, took);
+	}
 	if (r == SPIN_EVENTS)
 		return;
 	if (r == SPIN_MISS) {
-		took = time_ns() - start;
-		spin_missed(l, start + took, took);
 		wait_resting(l, ns == FOREVER ? ns : ns - MIN(ns, took));
 		return;
 	}

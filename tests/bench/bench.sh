@@ -146,6 +146,7 @@ compare()
 	case $name in
 	*.d1) iops=(least 1.00) ;;
 	null.*) ;;
+	nbd.*) iops=(least 1.00) cpu=(least 0.90) ;; # both mostly wait for the server and its socket
 	*.d32) cpu=(least 2.00) ;;
 	esac
 	measure ours uring threads -- "$@"
