@@ -15,11 +15,15 @@
  * loses nothing: the backlog is written all the same.
  */
 #include <errno.h>
+#include <netinet/tcp.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/socket.h>
 
 #include "vsock.h"
+
+/* Of connect(), in one sweep: a guest may ask thousands of times for what nobody accepts. */
+enum { RETRIES = 64 };
 
 static const char *const state_names[] = {
 	[VSOCK_CONNECTING] = "connecting",
@@ -359,12 +363,20 @@ static struct vsock_conn *conn_new(struct vsock *v, const struct vsock_key *key,
 	return c;
 }
 
+/* A message has to fit into the socket as a whole, and nothing waits for more to send. */
 static bool socket_watch(struct vsock_conn *c)
 {
-	int one = 1;
+	int one = 1, domain = 0, size = (int)c->v->buffer;
+	socklen_t len = sizeof(domain);
 
-	if (c->key.type == VIRTIO_VSOCK_TYPE_SEQPACKET)
+	getsockopt(c->fd, SOL_SOCKET, SO_DOMAIN, &domain, &len);
+	c->local = domain == AF_UNIX;
+	if (domain == AF_INET || domain == AF_INET6)
+		setsockopt(c->fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof(one));
+	if (c->key.type == VIRTIO_VSOCK_TYPE_SEQPACKET) {
 		setsockopt(c->fd, SOL_SOCKET, SO_PASSCRED, &one, sizeof(one)); /* see message_read() */
+		setsockopt(c->fd, SOL_SOCKET, SO_SNDBUF, &size, sizeof(size));
+	}
 	return watch_add(c->v->b->loop, &c->watch, c->fd, EPOLLIN | EPOLLOUT | EPOLLRDHUP | EPOLLET) == 0;
 }
 
@@ -508,16 +520,28 @@ static void overdue(struct vsock_conn *c)
 	vsock_conn_reset(c);
 }
 
+/* Whoever is in vain goes to the end, so that all get their turn. */
+static void retry(struct vsock_conn *c)
+{
+	if (conn_connect(c) < 0)
+		vsock_conn_reset(c);
+	if (!c->retry)
+		return;
+	TAILQ_REMOVE(&c->v->conns, c, all);
+	TAILQ_INSERT_TAIL(&c->v->conns, c, all);
+}
+
 void vsock_conn_sweep(struct vsock *v, uint64_t now)
 {
 	struct vsock_conn *c, *next;
+	unsigned tries = RETRIES;
 
 	for (c = TAILQ_FIRST(&v->conns); c; c = next) {
 		next = TAILQ_NEXT(c, all);
 		if (c->deadline && c->deadline <= now)
 			overdue(c);
-		else if (c->retry && conn_connect(c) < 0)
-			vsock_conn_reset(c);
+		else if (c->retry && tries && tries--)
+			retry(c);
 	}
 	if (v->nwaiting || v->ngreetings || !v->accepting)
 		sweep_arm(v);

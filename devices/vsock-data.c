@@ -83,14 +83,27 @@ static void send_shutdown(struct vsock_conn *c)
 	vsock_conn_queue(c);
 }
 
+static void send_credit(struct vsock_conn *c)
+{
+	c->send |= VSOCK_SEND_CREDIT;
+	vsock_conn_queue(c);
+}
+
 /* The socket took n bytes, or they were given up. */
 static void forwarded(struct vsock_conn *c, size_t n)
 {
 	c->fwd_cnt += (uint32_t)n;
-	if (c->state == VSOCK_OPEN && c->fwd_cnt - c->told_fwd >= c->v->buffer / 4) {
-		c->send |= VSOCK_SEND_CREDIT;
-		vsock_conn_queue(c);
-	}
+	if (c->state == VSOCK_OPEN && c->fwd_cnt - c->told_fwd >= c->v->buffer / 4)
+		send_credit(c);
+}
+
+/*
+ * Where the other end of a Unix socket closes before it has read all, we are told so once, as an error. What it sent before can still be
+ * read.
+ */
+static bool closed_unread(const struct vsock_conn *c, int err)
+{
+	return err == ECONNRESET && c->local;
 }
 
 /* The host reads no more. What it has sent is still good. */
@@ -105,7 +118,7 @@ static void write_failed(struct vsock_conn *c, int err)
 	if (err == EMSGSIZE)
 		log_guest_warn("port %u: a message is longer than the host's socket takes: connection reset",
 			c->key.guest_port);
-	if (err != EPIPE) {
+	if (err != EPIPE && !closed_unread(c, err)) {
 		vsock_conn_reset(c);
 		return;
 	}
@@ -269,8 +282,11 @@ void vsock_data_write_message(
 		return;
 	}
 	c->held += len;
-	if (!(flags & VIRTIO_VSOCK_SEQ_EOM))
+	if (!(flags & VIRTIO_VSOCK_SEQ_EOM)) {
+		if (c->fwd_cnt != c->told_fwd) /* a long message may need all that there is */
+			send_credit(c);
 		return;
+	}
 	record = (uint32_t)c->partial.len | (flags & VIRTIO_VSOCK_SEQ_EOR ? RECORD_EOR : 0);
 	if (!fifo_append(&c->backlog, &record, sizeof(record), max) ||
 		!fifo_append(&c->backlog, c->partial.buf, c->partial.len, max)) {
@@ -319,6 +335,8 @@ static void read_ended(struct vsock_conn *c, ssize_t err)
 {
 	if (err == -EAGAIN)
 		c->readable = false;
+	else if (closed_unread(c, (int)-err))
+		write_failed(c, EPIPE);
 	else if (err == 0)
 		vsock_data_end(c);
 	else

@@ -89,6 +89,7 @@ struct vsock_conn {
 	bool queued;
 	bool readable, writable; /* until the socket says EAGAIN: its events come once per change */
 	bool hup;		 /* the host closed both ways */
+	bool local;		 /* a Unix socket */
 	bool rdhup;		 /* the host's end of file is not far: read until it comes */
 	bool eof;		 /* the host sends no more */
 	bool deaf;		 /* the host reads no more: what the guest sends is dropped */

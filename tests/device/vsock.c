@@ -159,6 +159,86 @@ static void messages(const struct fe_mode *m)
 	fe_end(&g.fe);
 }
 
+/* Messages as long as all that the device grants, behind others: what the guest may send has to be told in time. */
+static void long_messages(const struct fe_mode *m)
+{
+	enum { MAX_LEN = 250000 };
+	static const size_t sizes[] = {60000, 250000, 1, 200000};
+	static uint8_t out[MAX_LEN], in[MAX_LEN + 1];
+	struct guest g;
+	struct flow f;
+	char uds[192];
+	int listener, fd;
+
+	g.cid = CID;
+	paths(&g);
+	snprintf(uds, sizeof(uds), "--uds-path=%s", g.uds);
+	fe_start(&g.fe, m, FE_ARGS("vsock", "--guest-cid=7", uds));
+	queues_up(&g);
+	listener = host_listens(&g, 9, SOCK_SEQPACKET);
+	f = flow_of(&g, SEQ, 60, 9);
+	packet(&f, VIRTIO_VSOCK_OP_REQUEST, 0, NULL, 0);
+	fd = host_accepts(listener);
+	expect(&f, VIRTIO_VSOCK_OP_RESPONSE);
+	for (unsigned i = 0; i < ARRAY_SIZE(sizes); i++) {
+		pattern(out, i, sizes[i]);
+		for (size_t at = 0; at < sizes[i];) {
+			size_t room = f.peer_alloc - (f.tx - f.peer_fwd);
+			size_t n = MIN(MIN(sizes[i] - at, (size_t)TX_MAX), room);
+
+			if (!n) {
+				expect(&f, VIRTIO_VSOCK_OP_CREDIT_UPDATE);
+				continue;
+			}
+			packet(&f, VIRTIO_VSOCK_OP_RW, at + n == sizes[i] ? VIRTIO_VSOCK_SEQ_EOM : 0,
+				out + at, n);
+			at += n;
+		}
+		CHECK(fe_poll(fd, POLLIN, fe_limit_ms));
+		CHECK_EQ(recv(fd, in, sizeof(in), 0), (ssize_t)sizes[i]);
+		CHECK_MEM(in, out, sizes[i]);
+	}
+	close(fd);
+	close(listener);
+	fe_end(&g.fe);
+}
+
+/* A program answers and ends without having read all: the guest gets the answer. */
+static void unread(const struct fe_mode *m)
+{
+	static const uint16_t types[] = {STREAM, SEQ};
+	struct guest g;
+	struct flow f;
+	int listener, fd;
+
+	guest_up(&g, m, NULL);
+	for (unsigned t = 0; t < 2; t++) {
+		listener = host_listens(&g, 9 + t, t ? SOCK_SEQPACKET : SOCK_STREAM);
+		f = flow_of(&g, types[t], 60, 9 + t);
+		f.alloc = 0; /* not before the program has ended */
+		fd = guest_connects(&f, listener);
+		packet(&f, VIRTIO_VSOCK_OP_RW, VIRTIO_VSOCK_SEQ_EOM, "not read", 8);
+		CHECK(fe_poll(fd, POLLIN, fe_limit_ms));
+		host_writes(fd, "answer", 6);
+		close(fd);
+		f.alloc = 4096;
+		packet(&f, VIRTIO_VSOCK_OP_CREDIT_UPDATE, 0, NULL, 0);
+		do {
+			CHECK(receive(&g, fe_limit_ms));
+			CHECK(g.h.op != VIRTIO_VSOCK_OP_RST);
+		} while (g.h.op != VIRTIO_VSOCK_OP_RW);
+		CHECK_EQ(g.len, 6);
+		CHECK_MEM(g.data, "answer", 6);
+		do {
+			CHECK(receive(&g, fe_limit_ms));
+			CHECK_EQ(g.h.op, VIRTIO_VSOCK_OP_SHUTDOWN);
+		} while (g.h.flags != (RCV | SEND));
+		packet(&f, VIRTIO_VSOCK_OP_RST, 0, NULL, 0);
+		close(listener);
+	}
+	fe_end(&g.fe);
+}
+
 /* A program that does not read: its connection waits, another one flows, and nothing is lost, even when the guest closes. */
 static void stalled(const struct fe_mode *m)
 {
@@ -288,6 +368,38 @@ static void refusals(const struct fe_mode *m)
 	f.type = STREAM;
 	packet(&f, VIRTIO_VSOCK_OP_RST, 0, NULL, 0);
 	CHECK(!receive(&g, 50));
+	fe_end(&g.fe);
+}
+
+/* More connections than the host's program has room for before it accepts them: each gets its turn. */
+static void backlog(const struct fe_mode *m)
+{
+	enum { N = 200 };
+	struct sockaddr_un a = {.sun_family = AF_UNIX};
+	int listener = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0), fd[N];
+	bool there[N] = {false};
+	struct guest g;
+	struct flow f;
+
+	guest_up(&g, m, NULL);
+	CHECK((size_t)snprintf(a.sun_path, sizeof(a.sun_path), "%s_8", g.uds) < sizeof(a.sun_path));
+	CHECK_SYS(bind(listener, (struct sockaddr *)&a, sizeof(a)));
+	CHECK_SYS(listen(listener, 8));
+	for (unsigned i = 0; i < N; i++) {
+		f = flow_of(&g, STREAM, i, 8);
+		packet(&f, VIRTIO_VSOCK_OP_REQUEST, 0, NULL, 0);
+	}
+	for (unsigned i = 0; i < N; i++)
+		fd[i] = host_accepts(listener);
+	for (unsigned i = 0; i < N; i++) {
+		CHECK(receive(&g, fe_limit_ms));
+		CHECK_EQ(g.h.op, VIRTIO_VSOCK_OP_RESPONSE);
+		CHECK(g.h.dst_port < N && !there[g.h.dst_port]);
+		there[g.h.dst_port] = true;
+	}
+	for (unsigned i = 0; i < N; i++)
+		close(fd[i]);
+	close(listener);
 	fe_end(&g.fe);
 }
 
@@ -546,8 +658,11 @@ int main(void)
 	fe_each_mode_in_order("guest to host", guest_to_host);
 	fe_each_mode("host to guest", host_to_guest);
 	fe_each_mode("messages", messages);
+	fe_each_layout("long messages", long_messages);
+	fe_each_layout("unread", unread);
 	fe_each_mode("stalled reader", stalled);
 	fe_each_mode_in_order("batches", batches);
+	fe_each_layout("backlog", backlog);
 	fe_each_layout("refusals", refusals);
 	fe_each_layout("forward and listen", forward_and_listen);
 	fe_each_layout("siblings", siblings);
