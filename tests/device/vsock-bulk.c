@@ -211,7 +211,7 @@ static void bulk(const struct fe_mode *m)
 	reader = program(host_reader, fd);
 	close(fd);
 	b.f.peer_alloc = 256 << 10;
-	for (last = fe_now_ms(); !b.ended;)
+	for (last = fe_now_ms(); !b.ended || b.sent < total / CHUNK;)
 		if (guest_step(&b, 100))
 			last = fe_now_ms();
 		else
