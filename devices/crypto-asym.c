@@ -28,6 +28,27 @@ static const char *const curves[] = {
 	[VIRTIO_CRYPTO_CURVE_NIST_P521] = "P-521",
 };
 
+static bool key_pair_works(const char *name)
+{
+	EVP_PKEY_CTX *ctx = ossl.EVP_PKEY_CTX_new_from_name(NULL, name, NULL);
+	bool ok = ctx && ossl.EVP_PKEY_fromdata_init(ctx) == 1;
+
+	ossl.EVP_PKEY_CTX_free(ctx);
+	ossl.ERR_clear_error();
+	return ok;
+}
+
+uint32_t crypto_asym_algorithms(void)
+{
+	uint32_t mask = 0;
+
+	if (key_pair_works("RSA"))
+		mask |= 1U << VIRTIO_CRYPTO_AKCIPHER_RSA;
+	if (key_pair_works("EC"))
+		mask |= 1U << VIRTIO_CRYPTO_AKCIPHER_ECDSA | 1U << CRYPTO_AKCIPHER_ECDSA_SPEC;
+	return mask;
+}
+
 static uint8_t rsa_setup(struct crypto_engine *e, const struct crypto_params *p)
 {
 	const unsigned char *der = p->key;

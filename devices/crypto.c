@@ -456,18 +456,24 @@ static void crypto_reset(struct backend *b)
 	crypto_sessions_close_all(&c->sessions);
 }
 
+/* A service is there if one of its algorithms is. */
+static void service_fill(struct virtio_crypto_config *config, unsigned service, uint32_t algorithms)
+{
+	if (algorithms)
+		config->crypto_services |= htole32(1U << service);
+}
+
 static void config_fill(struct crypto *c, struct virtio_crypto_config *config)
 {
 	config->status = htole32(VIRTIO_CRYPTO_S_HW_READY);
 	config->max_dataqueues = htole32(c->data_queues);
-	config->crypto_services =
-		htole32(1U << VIRTIO_CRYPTO_SERVICE_CIPHER | 1U << VIRTIO_CRYPTO_SERVICE_HASH |
-			1U << VIRTIO_CRYPTO_SERVICE_MAC | 1U << VIRTIO_CRYPTO_SERVICE_AEAD |
-			1U << VIRTIO_CRYPTO_SERVICE_AKCIPHER);
 	crypto_sym_config(config);
-	config->akcipher_algo =
-		htole32(1U << VIRTIO_CRYPTO_AKCIPHER_RSA | 1U << VIRTIO_CRYPTO_AKCIPHER_ECDSA |
-			1U << CRYPTO_AKCIPHER_ECDSA_SPEC);
+	config->akcipher_algo = htole32(crypto_asym_algorithms());
+	service_fill(config, VIRTIO_CRYPTO_SERVICE_CIPHER, config->cipher_algo_l | config->cipher_algo_h);
+	service_fill(config, VIRTIO_CRYPTO_SERVICE_HASH, config->hash_algo);
+	service_fill(config, VIRTIO_CRYPTO_SERVICE_MAC, config->mac_algo_l | config->mac_algo_h);
+	service_fill(config, VIRTIO_CRYPTO_SERVICE_AEAD, config->aead_algo);
+	service_fill(config, VIRTIO_CRYPTO_SERVICE_AKCIPHER, config->akcipher_algo);
 	config->max_cipher_key_len = htole32(CRYPTO_CIPHER_KEY_MAX);
 	config->max_auth_key_len = htole32(CRYPTO_AUTH_KEY_MAX);
 	config->max_size = htole64(c->max_size);
@@ -477,11 +483,15 @@ static int crypto_open(struct backend *b)
 {
 	static const struct library_symbol symbols[] = {CRYPTO_FUNCTIONS(SYMBOL)};
 	struct crypto *c = b->state;
+	struct virtio_crypto_config *config = (struct virtio_crypto_config *)b->config;
 	long cpus = sysconf(_SC_NPROCESSORS_ONLN);
 	int err = library_load("libcrypto.so.3", symbols, ARRAY_SIZE(symbols), &ossl);
 
 	if (err)
 		return err;
+	config_fill(c, config);
+	if (!config->crypto_services)
+		return log_errno(ENOTSUP, "libcrypto, as it is configured, has none of the algorithms");
 	err = crypto_sessions_init(&c->sessions, c->max_sessions);
 	if (err)
 		return log_errno(err, "--max-sessions=%u", c->max_sessions);
@@ -495,7 +505,6 @@ static int crypto_open(struct backend *b)
 	b->num_queues = c->data_queues + 1;
 	b->queue_num = c->data_queues;
 	b->threads = c->threads ? c->threads : MIN(c->data_queues, cpus > 0 ? (unsigned)cpus : 1U);
-	config_fill(c, (struct virtio_crypto_config *)b->config);
 	return 0;
 }
 

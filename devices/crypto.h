@@ -151,6 +151,8 @@ uint8_t crypto_sym_digest(struct crypto_engine *e, struct crypto_job *j);
 
 /* ---- crypto-asym.c ---- */
 
+/* The mask of what libcrypto really has. */
+uint32_t crypto_asym_algorithms(void);
 uint8_t crypto_asym_setup(struct crypto_engine *e, const struct crypto_params *p);
 /* opcode: VIRTIO_CRYPTO_AKCIPHER_*. For VERIFY dst is a part of what the driver gave: the digest. */
 uint8_t crypto_asym_run(struct crypto_engine *e, struct crypto_job *j, uint32_t opcode);

@@ -169,7 +169,7 @@ static void aeads(const struct fe_mode *m)
 }
 
 /* A cipher and a MAC in one request, in one order. */
-static void chain_answer(struct driver *d, bool hash_first, bool keyed, const struct bytes *aad)
+static void chain_answer(struct driver *d, bool encrypt, bool hash_first, bool keyed, const struct bytes *aad)
 {
 	struct bytes key = hex(KEY_128), iv = hex(IV_128), plain = hex(PLAIN_64), auth = hex(HMAC_KEY),
 		     coded = hex(cipher_vectors[1].cipher), covered = {.n = 0};
@@ -178,9 +178,11 @@ static void chain_answer(struct driver *d, bool hash_first, bool keyed, const st
 		.algo = keyed ? VIRTIO_CRYPTO_MAC_HMAC_SHA1 : VIRTIO_CRYPTO_HASH_SHA_256,
 		.result_len = result,
 		.auth = keyed ? &auth : NULL};
-	struct session s = aes_session(&key, true);
+	struct bytes *in = encrypt ? &plain : &coded, *out = encrypt ? &coded : &plain;
+	uint32_t opcode = encrypt ? VIRTIO_CRYPTO_CIPHER_ENCRYPT : VIRTIO_CRYPTO_CIPHER_DECRYPT;
+	struct session s = aes_session(&key, encrypt);
 	struct work w = {.iv = &iv,
-		.src = &plain,
+		.src = in,
 		.aad = aad,
 		.dst_len = 64,
 		.cipher_len = 64,
@@ -190,7 +192,7 @@ static void chain_answer(struct driver *d, bool hash_first, bool keyed, const st
 	uint8_t want[64];
 
 	memcpy(covered.p, aad->p, aad->n);
-	memcpy(covered.p + aad->n, (hash_first ? plain.p : coded.p) + 8, 40);
+	memcpy(covered.p + aad->n, (hash_first ? in->p : out->p) + 8, 40);
 	covered.n = aad->n + 40;
 	CHECK_EQ(session_open(d, &mac), OK);
 	CHECK_EQ(session_run(d, d->data[0], &mac, mac.service << 8,
@@ -204,23 +206,23 @@ static void chain_answer(struct driver *d, bool hash_first, bool keyed, const st
 	s.result_len = result;
 	s.auth = mac.auth;
 	CHECK_EQ(session_open(d, &s), OK);
-	CHECK_EQ(session_run(d, d->data[0], &s, VIRTIO_CRYPTO_CIPHER_ENCRYPT, &w), OK);
-	CHECK_MEM(d->in, coded.p, coded.n);
+	CHECK_EQ(session_run(d, d->data[0], &s, opcode, &w), OK);
+	CHECK_MEM(d->in, out->p, out->n);
 	CHECK_MEM(d->in + 64, want, result);
 	w.hash_len = 57; /* one more than there is */
-	CHECK_EQ(session_run(d, d->data[0], &s, VIRTIO_CRYPTO_CIPHER_ENCRYPT, &w), ERR);
+	CHECK_EQ(session_run(d, d->data[0], &s, opcode, &w), ERR);
 	w.hash_len = 40;
 	w.cipher_at = UINT32_MAX - 8;
-	CHECK_EQ(session_run(d, d->data[0], &s, VIRTIO_CRYPTO_CIPHER_ENCRYPT, &w), ERR);
+	CHECK_EQ(session_run(d, d->data[0], &s, opcode, &w), ERR);
 }
 
 static void chain_answers(struct driver *d)
 {
 	struct bytes aad = hex("0a0b0c0d0e"), none = {.n = 0};
 
-	for (unsigned i = 0; i < 8; i++) {
+	for (unsigned i = 0; i < 16; i++) {
 		d->pieces = shapes[i % ARRAY_SIZE(shapes)];
-		chain_answer(d, i & 1, i & 2, i & 4 ? &aad : &none);
+		chain_answer(d, i & 8, i & 1, i & 2, i & 4 ? &aad : &none);
 	}
 }
 

@@ -407,6 +407,25 @@ static void refused(void *arg)
 	CHECK(fe_process_wait(&p) != 0);
 }
 
+/* An administrator has taken all algorithms away. */
+static void nothing_left(const struct fe_mode *m)
+{
+	char path[300];
+	struct fe_process p;
+	FILE *f;
+
+	(void)m;
+	snprintf(path, sizeof(path), "%s/openssl.cnf", fe_tmpdir());
+	f = fopen(path, "we");
+	CHECK(f != NULL);
+	fputs("openssl_conf = a\n[a]\nalg_section = b\n[b]\ndefault_properties = provider=none\n", f);
+	fclose(f);
+	setenv("OPENSSL_CONF", path, 1);
+	fe_process_start(&p, -1, FE_ARGS("crypto", "--socket-path=x"));
+	fe_process_logs(&p, "none of the algorithms");
+	CHECK(fe_process_wait(&p) != 0);
+}
+
 int main(void)
 {
 	static const char *const bad[][2] = {
@@ -424,6 +443,7 @@ int main(void)
 	fe_case("as QEMU does it", qemu, NULL);
 	fe_each_layout("pause", pause_and_reset);
 	fe_each_layout("driver comes back", rebind);
+	fe_case("no algorithms", nothing_left, NULL);
 	fe_case("requests are limited", limited_requests, NULL);
 	fe_case("bytes are limited", limited_bytes, NULL);
 	for (unsigned i = 0; i < ARRAY_SIZE(bad); i++)
