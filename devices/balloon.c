@@ -668,11 +668,11 @@ static const struct option_spec balloon_options[] = {
 };
 
 static const struct queue_spec balloon_queues[ROLES] = {
-	[INFLATE] = {"inflate", balloon_ready, 0},
-	[DEFLATE] = {"deflate", balloon_ready, 0},
-	[STATS] = {"stats", balloon_ready, 0},
-	[HINTS] = {"free-page", balloon_ready, 0},
-	[REPORTING] = {"reporting", balloon_ready, 0},
+	[INFLATE] = {"inflate", balloon_ready, 0, 0},
+	[DEFLATE] = {"deflate", balloon_ready, 0, 0},
+	[STATS] = {"stats", balloon_ready, 0, 0},
+	[HINTS] = {"free-page", balloon_ready, 0, 0},
+	[REPORTING] = {"reporting", balloon_ready, 0, 0},
 };
 
 const struct device device_balloon = {

@@ -646,7 +646,10 @@ static const struct command_spec block_commands[] = {
 };
 
 static const struct queue_spec block_queues[] = {
-	{.name = "request", .ready = block_ready, .req_size = sizeof(struct block_request)},
+	{.name = "request",
+		.ready = block_ready,
+		.req_size = sizeof(struct block_request),
+		.req_zero = offsetof(struct disk_io, iov)},
 };
 
 static const struct feature_name block_features[] = {

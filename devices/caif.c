@@ -337,7 +337,7 @@ static int caif_open(struct backend *b)
 	return err;
 }
 
-static const struct queue_spec caif_queues[] = {{"tx", tx_ready, 0}, {"rx", rx_ready, 0}};
+static const struct queue_spec caif_queues[] = {{"tx", tx_ready, 0, 0}, {"rx", rx_ready, 0, 0}};
 
 const struct device device_caif = {
 	.name = "caif",

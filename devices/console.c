@@ -520,12 +520,12 @@ static int console_open(struct backend *b)
 }
 
 static const struct queue_spec console_queues[] = {
-	{"rx", port_ready, 0},
-	{"tx", port_ready, 0},
-	{"control-rx", console_control_in, 0},
-	{"control-tx", console_control_out, 0},
-	{"rx", port_ready, 0},
-	{"tx", port_ready, 0},
+	{"rx", port_ready, 0, 0},
+	{"tx", port_ready, 0, 0},
+	{"control-rx", console_control_in, 0, 0},
+	{"control-tx", console_control_out, 0, 0},
+	{"rx", port_ready, 0, 0},
+	{"tx", port_ready, 0, 0},
 };
 
 static const struct feature_name console_features[] = {

@@ -526,7 +526,7 @@ static const struct feature_name crypto_features[] = {
 	{0, NULL},
 };
 
-static const struct queue_spec crypto_queues[] = {{"data", queue_ready, 0}};
+static const struct queue_spec crypto_queues[] = {{"data", queue_ready, 0, 0}};
 
 const struct device device_crypto = {
 	.name = "crypto",

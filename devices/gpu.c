@@ -502,8 +502,8 @@ static int gpu_capabilities(struct json *out)
 }
 
 static const struct queue_spec gpu_queues[] = {
-	[CONTROL] = {"control", control_ready, sizeof(struct gpu_request)},
-	[CURSOR] = {"cursor", cursor_ready, 0},
+	[CONTROL] = {"control", control_ready, sizeof(struct gpu_request), 0},
+	[CURSOR] = {"cursor", cursor_ready, 0, 0},
 };
 
 static const struct feature_name gpu_features[] = {

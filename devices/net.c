@@ -522,7 +522,7 @@ static int net_open(struct backend *b)
 	return 0;
 }
 
-static const struct queue_spec net_queues[] = {{"rx", net_ready, 0}, {"tx", net_ready, 0}};
+static const struct queue_spec net_queues[] = {{"rx", net_ready, 0, 0}, {"tx", net_ready, 0, 0}};
 
 static const struct feature_name net_features[] = {
 	{VIRTIO_NET_F_CSUM, "csum"},

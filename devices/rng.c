@@ -222,7 +222,7 @@ static void rng_close(struct backend *b)
 	fd_close(&rng->fd);
 }
 
-static const struct queue_spec rng_queues[] = {{"requests", rng_ready, 0}};
+static const struct queue_spec rng_queues[] = {{"requests", rng_ready, 0, 0}};
 
 const struct device device_rng = {
 	.name = "rng",

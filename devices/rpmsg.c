@@ -424,7 +424,7 @@ static int rpmsg_open(struct backend *b)
 	return err;
 }
 
-static const struct queue_spec rpmsg_queues[] = {{"rx", rx_ready, 0}, {"tx", tx_ready, 0}};
+static const struct queue_spec rpmsg_queues[] = {{"rx", rx_ready, 0, 0}, {"tx", tx_ready, 0, 0}};
 
 static const struct feature_name rpmsg_features[] = {{FEATURE_NS, "ns"}, {0, NULL}};
 

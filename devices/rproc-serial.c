@@ -143,7 +143,7 @@ static const struct command_spec rproc_serial_commands[] = {
 	{.name = NULL},
 };
 
-static const struct queue_spec rproc_serial_queues[] = {{"rx", queue_ready, 0}, {"tx", queue_ready, 0}};
+static const struct queue_spec rproc_serial_queues[] = {{"rx", queue_ready, 0, 0}, {"tx", queue_ready, 0, 0}};
 
 const struct device device_rproc_serial = {
 	.name = "rproc-serial",

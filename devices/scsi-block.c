@@ -89,9 +89,19 @@ static void transferred(struct scsi_request *r)
 		scsi_good(r);
 }
 
+/* What is to be moved of a part of the buffer: most often all of it. */
+static void take_data(struct scsi_request *r, struct cursor *part)
+{
+	if (likely(part->left == r->left)) {
+		r->io.data = part;
+		return;
+	}
+	cursor_split(part, r->left, &r->data);
+	r->io.data = &r->data;
+}
+
 static void transfer(struct scsi_request *r)
 {
-	r->io.data = &r->data;
 	r->io.offset = r->at;
 	r->step = transferred;
 	if (scsi_io(r))
@@ -112,7 +122,7 @@ void scsi_read(struct scsi_request *r)
 {
 	if (!transfer_range(r) || !scsi_wants_in(r, r->left))
 		return;
-	cursor_split(&r->element->wr, r->left, &r->data);
+	take_data(r, &r->element->wr);
 	if (likely(!has_fua(r) || r->lun->read_only)) {
 		r->io.op = DISK_READ;
 		transfer(r);
@@ -128,7 +138,7 @@ void scsi_write(struct scsi_request *r)
 {
 	if (!transfer_range(r) || !scsi_wants_out(r, r->left))
 		return;
-	cursor_split(&r->element->rd, r->left, &r->data);
+	take_data(r, &r->element->rd);
 	r->io.op = DISK_WRITE;
 	r->io.flags = scsi_write_through(r, has_fua(r)) ? DISK_FUA : 0;
 	transfer(r);

@@ -18,7 +18,7 @@ static void answer_tmf(struct element *e, uint8_t response)
 
 static bool match_task(const struct scsi_sweep *w, const struct scsi_request *r)
 {
-	return r->lun == w->lun && r->tag == w->tag;
+	return r->lun == w->lun && r->head.tag == w->tag;
 }
 
 static bool match_unit(const struct scsi_sweep *w, const struct scsi_request *r)

@@ -269,44 +269,47 @@ void scsi_withdraw(struct scsi_queue *q, bool stops)
 
 /* Ends */
 
-static void response_put(struct scsi_request *r, struct virtio_scsi_cmd_resp *resp)
+static uint32_t residual(const struct scsi_request *r)
 {
-	struct element *e = r->element;
-	size_t in = e->wr.done, out = e->rd.done;
+	const struct element *e = r->element;
 	uint64_t total = (uint64_t)r->readable + r->writable;
-	uint64_t moved = in + (out - (r->cdb_size + HEADER));
+	uint64_t moved = e->wr.done + (e->rd.done - (r->cdb_size + HEADER));
 
-	resp->resid = htole32((uint32_t)MIN(total - MIN(total, moved), UINT32_MAX));
-	cursor_put(&r->resp, resp, MIN(RESPONSE + r->sense_size, sizeof(*resp)));
-	if (unlikely(r->resp.left > 0))
-		cursor_zero(&r->resp, r->resp.left);
-	free(r->scratch);
-	virtqueue_push(e);
+	return (uint32_t)MIN(total - MIN(total, moved), UINT32_MAX);
 }
 
-static void end(struct scsi_request *r, struct virtio_scsi_cmd_resp *resp)
+static void end(struct scsi_request *r, uint8_t response, uint8_t status, const void *sense, size_t len)
 {
+	struct virtio_scsi_cmd_resp resp; /* its sense data is written by itself */
+
 	if (unlikely(r->is_exclusive))
 		scsi_exclusive_end(r);
-	response_put(r, resp);
-}
-
-void scsi_status(struct scsi_request *r, uint8_t status)
-{
-	struct virtio_scsi_cmd_resp resp = {.status = status};
-
-	end(r, &resp);
+	len = MIN(len, r->sense_size);
+	resp.sense_len = htole32((uint32_t)len);
+	resp.resid = htole32(residual(r));
+	resp.status_qualifier = 0;
+	resp.status = status;
+	resp.response = response;
+	cursor_put(&r->resp, &resp, RESPONSE);
+	if (unlikely(len > 0))
+		cursor_put(&r->resp, sense, len);
+	/* what sense_len does not cover means nothing, and stays as it is */
+	cursor_skip(&r->resp, r->resp.left);
+	if (unlikely(r->scratch != NULL))
+		free(r->scratch);
+	virtqueue_push(r->element);
 }
 
 void scsi_status_sense(struct scsi_request *r, uint8_t status, const void *sense, size_t len)
 {
-	struct virtio_scsi_cmd_resp resp = {.status = status};
-
-	memcpy(resp.sense, sense, MIN(len, sizeof(resp.sense)));
-	resp.sense_len = htole32((uint32_t)MIN(len, MIN(sizeof(resp.sense), r->sense_size)));
 	if (status != STATUS_GOOD)
 		virtqueue_count_error(r->element->queue);
-	end(r, &resp);
+	end(r, VIRTIO_SCSI_S_OK, status, sense, len);
+}
+
+void scsi_status(struct scsi_request *r, uint8_t status)
+{
+	end(r, VIRTIO_SCSI_S_OK, status, NULL, 0);
 }
 
 void scsi_good(struct scsi_request *r)
@@ -316,21 +319,16 @@ void scsi_good(struct scsi_request *r)
 
 void scsi_respond(struct scsi_request *r, uint8_t response)
 {
-	struct virtio_scsi_cmd_resp resp = {.response = response};
-
 	virtqueue_count_error(r->element->queue);
-	end(r, &resp);
+	end(r, response, 0, NULL, 0);
 }
 
 void scsi_sense(struct scsi_request *r, const struct scsi_sense *sense)
 {
-	struct virtio_scsi_cmd_resp resp = {.status = STATUS_CHECK_CONDITION};
 	bool descriptors = r->lun != NULL && (scsi_lun_mode(r->lun) & MODE_D_SENSE);
-	size_t len = sense_write(sense, descriptors, resp.sense);
+	uint8_t data[SENSE_MAX];
 
-	resp.sense_len = htole32((uint32_t)MIN(len, r->sense_size));
-	virtqueue_count_error(r->element->queue);
-	end(r, &resp);
+	scsi_status_sense(r, STATUS_CHECK_CONDITION, data, sense_write(sense, descriptors, data));
 }
 
 void scsi_fail(struct scsi_request *r, uint32_t code)
@@ -534,9 +532,10 @@ static bool find_unit(struct scsi *s, struct scsi_request *r, const uint8_t addr
 }
 
 /* Header and CDB. False: there are none. */
-static bool header_read(struct scsi_request *r, struct virtio_scsi_cmd_req *h)
+static bool header_read(struct scsi_request *r)
 {
 	struct cursor *rd = &r->element->rd;
+	struct virtio_scsi_cmd_req *h = &r->head;
 	uint32_t len = r->cdb_size;
 
 	if (likely(len == SCSI_CDB))
@@ -550,7 +549,6 @@ static bool header_read(struct scsi_request *r, struct virtio_scsi_cmd_req *h)
 static void receive(struct scsi_queue *q, struct element *e)
 {
 	struct backend *b = q->scsi->b;
-	struct virtio_scsi_cmd_req h;
 	struct scsi_request *r = e->req;
 
 	r->element = e;
@@ -564,7 +562,7 @@ static void receive(struct scsi_queue *q, struct element *e)
 		return;
 	}
 	r->writable = (uint32_t)MIN(e->wr.left, UINT32_MAX);
-	if (unlikely(!header_read(r, &h) || e->fault)) {
+	if (unlikely(!header_read(r) || e->fault)) {
 		r->readable = 0;
 		scsi_respond(r, VIRTIO_SCSI_S_FAILURE);
 		return;
@@ -574,9 +572,7 @@ static void receive(struct scsi_queue *q, struct element *e)
 		scsi_respond(r, VIRTIO_SCSI_S_FAILURE);
 		return;
 	}
-	r->tag = h.tag;
-	memcpy(r->cdb, h.cdb, sizeof(r->cdb));
-	if (likely(find_unit(q->scsi, r, h.lun)))
+	if (likely(find_unit(q->scsi, r, r->head.lun)))
 		dispatch(r);
 }
 
@@ -765,7 +761,10 @@ static void scsi_config_write(struct backend *b, size_t off, const void *data, s
 static const struct queue_spec scsi_queues[] = {
 	{.name = "control", .ready = scsi_control_ready},
 	{.name = "event", .ready = scsi_event_ready},
-	{.name = "request", .ready = request_ready, .req_size = sizeof(struct scsi_request)},
+	{.name = "request",
+		.ready = request_ready,
+		.req_size = sizeof(struct scsi_request),
+		.req_zero = SCSI_REQUEST_ZERO},
 };
 
 static const struct feature_name scsi_features[] = {

@@ -204,10 +204,6 @@ struct scsi_passed {
 };
 
 struct scsi_request {
-	union {
-		struct disk_io io;
-		struct scsi_passed passed;
-	};
 	struct element *element;
 	struct scsi_queue *queue;
 	struct scsi_lun *lun; /* NULL: a unit that is not there */
@@ -215,12 +211,8 @@ struct scsi_request {
 	void (*step)(struct scsi_request *r); /* after io */
 	struct scsi_request *next, **link;    /* in flight, or parked */
 	struct scsi_request *exclusive_next;
-	struct cursor resp; /* the writable part up to the data */
-	struct cursor data;
-	struct cursor again; /* data that is looked at a second time */
-	struct iovec iov;    /* of scratch */
-	void *scratch;	     /* freed at the end */
-	uint64_t tag, seq;
+	void *scratch; /* freed at the end */
+	uint64_t seq;
 	uint64_t at, left, verified;   /* bytes */
 	uint32_t sense_size, cdb_size; /* as configured when it came */
 	uint32_t readable;	       /* bytes of data from the driver */
@@ -235,8 +227,24 @@ struct scsi_request {
 	bool well_known;   /* the REPORT LUNS unit */
 	uint8_t target;
 	uint16_t unit;
-	uint8_t cdb[SCSI_CDB];
+	union {
+		struct disk_io io;
+		struct scsi_passed passed;
+	};
+	/* From io.iov on nothing is zeroed when it comes. */
+	struct cursor resp; /* the writable part up to the data */
+	struct cursor data;
+	struct cursor again; /* data that is looked at a second time */
+	struct iovec iov;    /* of scratch */
+	union {
+		struct virtio_scsi_cmd_req head; /* as it came */
+		struct {
+			uint8_t before[offsetof(struct virtio_scsi_cmd_req, cdb)];
+			uint8_t cdb[SCSI_CDB];
+		};
+	};
 };
+#define SCSI_REQUEST_ZERO (offsetof(struct scsi_request, io) + offsetof(struct disk_io, iov))
 
 struct scsi_event {
 	uint32_t event, reason;

@@ -371,9 +371,9 @@ static const struct command_spec vsock_commands[] = {
 };
 
 static const struct queue_spec vsock_queues[] = {
-	{"rx", rx_ready, sizeof(struct vsock_slot)},
-	{"tx", tx_ready, 0},
-	{"event", event_ready, 0},
+	{"rx", rx_ready, sizeof(struct vsock_slot), 0},
+	{"tx", tx_ready, 0, 0},
+	{"event", event_ready, 0, 0},
 };
 
 static const struct feature_name vsock_features[] = {

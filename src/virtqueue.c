@@ -68,7 +68,7 @@ struct element *virtqueue_pop(struct virtqueue *q)
 	cursor_begin(&s->e.rd, s->iov, s->nrd, s->rd_len);
 	cursor_begin(&s->e.wr, s->iov + s->nrd, s->nwr, s->wr_len);
 	if (s->e.req)
-		memset(s->e.req, 0, q->spec->req_size);
+		memset(s->e.req, 0, q->spec->req_zero ? q->spec->req_zero : q->spec->req_size);
 	s->busy = true;
 	s->view->out++;
 	s->seq = q->seq++;

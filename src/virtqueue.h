@@ -31,7 +31,8 @@ struct queue_spec {
 	const char *name; /* for logs and statistics */
 	void (*ready)(
 		struct backend *b, struct virtqueue *q); /* NULL: the queue is accepted and left alone */
-	size_t req_size;				 /* bytes of element->req, zeroed at pop; 0: none */
+	size_t req_size;				 /* bytes of element->req; 0: none */
+	size_t req_zero;				 /* so many of them are zeroed at pop; 0: all */
 };
 
 /*

@@ -105,6 +105,8 @@ struct element *virtqueue_pop(struct virtqueue *q)
 		return NULL;
 	q->next = NULL;
 	b->e = (struct element){.queue = q, .req = &b->req};
+	memset(&b->req, 0xa5, sizeof(b->req));
+	memset(&b->req, 0, q->index >= 2 ? SCSI_REQUEST_ZERO : 0);
 	cursor_init(&b->e.rd, &b->rd, b->rd.iov_len > 0);
 	cursor_init(&b->e.wr, &b->wr, b->wr.iov_len > 0);
 	return &b->e;
