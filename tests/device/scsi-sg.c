@@ -2,7 +2,7 @@
 /*
  * Pass-through of real SCSI devices. They are those of a guest that this program runs in (tests/guest/scsi-sg.sh), and
  * SCSI_HOST says of which host adapter; without it nothing is touched. Target 0 is a disk of 4 MiB, target 1 one that
- * serves few requests in a second, target 2 a CD-ROM.
+ * serves few requests in a second, target 2 a CD-ROM. Errors come from the kernel's scsi_debug.
  */
 #include "scsi-driver.h"
 
@@ -15,15 +15,12 @@ static const struct fe_mode split = {0};
 static const char *kind; /* of device node: scsi_generic, block */
 
 /* The node of a device; it comes when the kernel has found it. */
-static const char *node(unsigned target, const char *what)
+static const char *node_of(const char *host, unsigned target, const char *what)
 {
 	static char path[3][264];
 	static unsigned next;
-	const char *host = getenv("SCSI_HOST");
 	char dir[128];
 
-	if (host == NULL)
-		tap_skip("SCSI_HOST names no host adapter to test with");
 	snprintf(dir, sizeof(dir), "/sys/bus/scsi/devices/%s:0:%u:0/%s", host, target, what);
 	for (int64_t until = fe_now_ms() + 20000; fe_now_ms() < until; usleep(20000)) {
 		DIR *d = opendir(dir);
@@ -39,6 +36,15 @@ static const char *node(unsigned target, const char *what)
 			return path[next % 3];
 	}
 	FAIL("%s: no such device", dir);
+}
+
+static const char *node(unsigned target, const char *what)
+{
+	const char *host = getenv("SCSI_HOST");
+
+	if (host == NULL)
+		tap_skip("SCSI_HOST names no host adapter to test with");
+	return node_of(host, target, what);
 }
 
 static void begin_sg(const struct fe_mode *m, unsigned target, const char *more)
@@ -453,6 +459,160 @@ static void plugged(const struct fe_mode *m)
 	fe_end(&fe);
 }
 
+/* --- a device that fails when it is told to: the kernel's scsi_debug --- */
+
+static const char *debug_host;
+
+static void debug_set(const char *what, const char *value)
+{
+	char path[128];
+	int fd;
+
+	snprintf(path, sizeof(path), "/sys/bus/pseudo/drivers/scsi_debug/%s", what);
+	fd = open(path, O_WRONLY | O_CLOEXEC);
+	CHECK_SYS(fd);
+	CHECK_EQ(write(fd, value, strlen(value)), strlen(value));
+	close(fd);
+}
+
+static size_t read_text(const char *path, char *text, size_t size)
+{
+	int fd = open(path, O_RDONLY | O_CLOEXEC);
+	ssize_t n = fd >= 0 ? read(fd, text, size - 1) : -1;
+
+	close(fd);
+	text[MAX(n, 0)] = '\0';
+	return (size_t)MAX(n, 0);
+}
+
+/* Its host adapter: one for all cases. */
+static bool debug_found(void)
+{
+	static char number[8];
+	char path[64], name[32];
+
+	for (unsigned i = 0; i < 16; i++) {
+		snprintf(path, sizeof(path), "/sys/class/scsi_host/host%u/proc_name", i);
+		if (read_text(path, name, sizeof(name)) == 0 || strncmp(name, "scsi_debug", 10) != 0)
+			continue;
+		snprintf(number, sizeof(number), "%u", i);
+		debug_host = number;
+		return true;
+	}
+	return false;
+}
+
+static void begin_debug(const struct fe_mode *m, const char *more)
+{
+	char rest[320];
+
+	if (getenv("SCSI_HOST") == NULL)
+		tap_skip("SCSI_HOST names no host adapter to test with");
+	if (!debug_found())
+		debug_set("add_host", "1");
+	CHECK(debug_found());
+	snprintf(rest, sizeof(rest), "sg=%s%s", node_of(debug_host, 0, kind), more);
+	begin(m, FE_ARGS("scsi", lun_option("0:0", rest)));
+}
+
+static uint64_t requests(void)
+{
+	char path[128], text[32];
+
+	snprintf(path, sizeof(path), "/sys/bus/scsi/devices/%s:0:0:0/iorequest_cnt", debug_host);
+	CHECK(read_text(path, text, sizeof(text)) > 0);
+	return strtoull(text, NULL, 0);
+}
+
+static void errors(const struct fe_mode *m)
+{
+	uint8_t *data, *back;
+	struct answer a;
+
+	begin_debug(m, "");
+	data = guest(4096);
+	back = guest(4096);
+	pattern(data, 4096, 77);
+	is_good(ask(CDB(0x2a, 0, BE32(0x1230), 0, BE16(8)), data, 4096, NULL, 0));
+	debug_set("opts", "2"); /* blocks from 1234h on cannot be read */
+	a = ask(CDB(0x28, 0, BE32(0x1230), 0, BE16(8)), NULL, 0, back, 4096);
+	is_sense(a, SENSE(3, 0x11, 0));
+	CHECK_EQ(a.raw[0] & 0x80, 0x80);
+	CHECK_EQ(get_be32(a.raw + 3), 0x1234);
+	/* an error that was recovered: sense data, and all of the data */
+	debug_set("opts", "8");
+	debug_set("every_nth", "1");
+	a = ask(CDB(0x28, 0, BE32(0x1230), 0, BE16(8)), NULL, 0, back, 4096);
+	debug_set("every_nth", "0");
+	debug_set("opts", "0");
+	CHECK_EQ(a.response, VIRTIO_SCSI_S_OK);
+	CHECK_EQ(a.sense >> 16, 1);
+	CHECK_EQ(a.used, 108 + 4096);
+	CHECK_MEM(back, data, 4096);
+	memset(back, 0, 4096);
+	is_good(ask(CDB(0x28, 0, BE32(0x1230), 0, BE16(8)), NULL, 0, back, 4096));
+	CHECK_MEM(back, data, 4096);
+	fe_end(&fe);
+}
+
+/* A CDB of 32 bytes: READ(32). */
+static void long_cdb(const struct fe_mode *m)
+{
+	static const uint8_t cdb[32] = {0x7f, [7] = 0x18, [9] = 0x09, [19] = 40, [31] = 2};
+	uint8_t *data, *back;
+	struct command *c;
+
+	begin_debug(m, "");
+	data = guest(1024);
+	back = guest(1024);
+	pattern(data, 1024, 5);
+	is_good(ask(CDB(0x2a, 0, BE32(40), 0, BE16(2)), data, 1024, NULL, 0));
+	c = issue(rq, 0, 0, cdb, NULL, 0, back, 1024, 1);
+	memcpy(c->req->cdb, cdb, 32);
+	fe_flush(rq);
+	is_good(answer_of(c, fe_wait(rq, NULL)));
+	CHECK_MEM(back, data, 1024);
+	fe_end(&fe);
+}
+
+/* The device does not answer: the kernel aborts the command. */
+static void silence(const struct fe_mode *m)
+{
+	struct command *c;
+	uint64_t before;
+
+	begin_debug(m, ",sg-timeout=1s");
+	before = requests();
+	debug_set("every_nth", "1");
+	debug_set("opts", "4");
+	c = issue(rq, 0, 0, read_one, NULL, 0, guest(512), 512, 1);
+	fe_flush(rq);
+	for (int64_t until = fe_now_ms() + 20000; requests() == before && fe_now_ms() < until;)
+		usleep(1000);
+	debug_set("opts", "0");
+	debug_set("every_nth", "0");
+	is_response(answer_of(c, fe_wait(rq, NULL)), VIRTIO_SCSI_S_ABORTED);
+	calm(0, 0);
+	is_good(ask(read_one, NULL, 0, guest(512), 512));
+	fe_end(&fe);
+}
+
+/* Devices of other types are passed through as well. */
+static void tape(const struct fe_mode *m)
+{
+	uint8_t *data;
+
+	begin_debug(m, "");
+	fe_end(&fe);
+	debug_set("ptype", "1");
+	begin_debug(m, "");
+	data = guest(64);
+	is_good(ask(CDB(0x12, 0, 0, BE16(36)), NULL, 0, data, 36));
+	debug_set("ptype", "0");
+	CHECK_EQ(data[0], 1);
+	fe_end(&fe);
+}
+
 /* For the host below to see. */
 static void last_words(const struct fe_mode *m)
 {
@@ -515,6 +675,10 @@ static void each(const char *of)
 	fe_each_layout("aborted requests", aborted);
 	fe_each_layout("a queue that stops", stopped);
 	fe_case("plugged while it runs", plugged, &split);
+	fe_case("errors of the device", errors, &split);
+	fe_case("a long CDB", long_cdb, &split);
+	fe_case("a device that is silent", silence, &split);
+	fe_case("a tape", tape, &split);
 }
 
 int main(void)
