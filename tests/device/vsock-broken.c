@@ -199,6 +199,92 @@ static void small_buffer(const struct fe_mode *m)
 
 /* --- limits --- */
 
+/* A packet, and then a receive buffer, in more descriptors than one system call takes, of odd sizes. */
+static void many_pieces(const struct fe_mode *m, uint16_t type)
+{
+	enum { PIECES = 100, LEN = 7 * (PIECES - 1), PARTS = 60, PART = 16 };
+	static uint8_t out[LEN], in[LEN + 1];
+	struct vring_driver_buf b[PIECES];
+	struct virtio_vsock_hdr h = {.src_cid = CID,
+		.dst_cid = HOST,
+		.src_port = 60,
+		.dst_port = 9,
+		.len = LEN,
+		.type = type,
+		.op = VIRTIO_VSOCK_OP_RW,
+		.flags = VIRTIO_VSOCK_SEQ_EOM,
+		.buf_alloc = 4096};
+	int listener, fd;
+	struct guest g;
+	struct flow f;
+	char uds[192];
+	uint8_t *p;
+
+	g.cid = CID;
+	paths(&g);
+	snprintf(uds, sizeof(uds), "--uds-path=%s", g.uds);
+	fe_start(&g.fe, m, FE_ARGS("vsock", "--guest-cid=7", uds, "--buffer=64K"));
+	g.rx = fe_queue_up(&g.fe, 0, 128);
+	g.tx = fe_queue_up(&g.fe, 1, 128);
+	g.tx_buf = fe_alloc(&g.fe, TX_MAX + sizeof(g.h), 16, NULL);
+	give(&g, fe_alloc(&g.fe, sizeof(g.h) + RX_LEN, 16, NULL));
+	fe_flush(g.rx);
+	listener = host_listens(&g, 9, type == STREAM ? SOCK_STREAM : SOCK_SEQPACKET);
+	f = flow_of(&g, type, 60, 9);
+	packet(&f, VIRTIO_VSOCK_OP_REQUEST, 0, NULL, 0);
+	fd = host_accepts(listener);
+	CHECK_EQ(fe_wait(g.rx, NULL), sizeof(h)); /* the answer has the only buffer */
+
+	pattern(out, 0, LEN);
+	memcpy(g.tx_buf, &h, sizeof(h));
+	memcpy(g.tx_buf + sizeof(h), out, LEN);
+	b[0] = fe_rd(&g.fe, g.tx_buf, sizeof(h) + 3); /* the end of the header, and data */
+	for (unsigned i = 1; i < PIECES; i++)
+		b[i] = fe_rd(&g.fe, g.tx_buf + sizeof(h) + 3 + 7 * (i - 1), i == PIECES - 1 ? 4 : 7);
+	fe_transact(g.tx, b, PIECES);
+	if (type == STREAM) {
+		host_reads(fd, in, LEN);
+	} else {
+		CHECK(fe_poll(fd, POLLIN, fe_limit_ms));
+		CHECK_EQ(recv(fd, in, sizeof(in), 0), LEN);
+	}
+	CHECK_MEM(in, out, LEN);
+
+	p = fe_alloc(&g.fe, PARTS * PART, 16, NULL);
+	for (unsigned i = 0; i < PARTS; i++)
+		b[i] = fe_wr(&g.fe, p + i * PART, PART);
+	fe_submit(g.rx, b, PARTS, p);
+	for (unsigned i = 0; i < 4; i++)
+		give(&g, fe_alloc(&g.fe, sizeof(h) + RX_LEN, 16, NULL));
+	fe_flush(g.rx);
+	host_writes(fd, out, LEN);
+	for (size_t got = 0; got < LEN; got += h.len) {
+		void *cookie;
+		uint32_t len = fe_wait(g.rx, &cookie);
+
+		memcpy(&h, cookie, sizeof(h));
+		CHECK_EQ(h.op, VIRTIO_VSOCK_OP_RW);
+		CHECK_EQ(len, sizeof(h) + h.len);
+		CHECK(h.len > 0 && h.len <= LEN - got);
+		CHECK_EQ(cookie == p, got == 0);
+		CHECK_MEM((uint8_t *)cookie + sizeof(h), out + got, h.len);
+		CHECK_EQ(!!(h.flags & VIRTIO_VSOCK_SEQ_EOM), type == SEQ && got + h.len == LEN);
+	}
+	close(fd);
+	close(listener);
+	fe_end(&g.fe);
+}
+
+static void many_pieces_stream(const struct fe_mode *m)
+{
+	many_pieces(m, STREAM);
+}
+
+static void many_pieces_message(const struct fe_mode *m)
+{
+	many_pieces(m, SEQ);
+}
+
 static void many(const struct fe_mode *m)
 {
 	enum { N = 1000 };
@@ -297,6 +383,8 @@ int main(void)
 	fe_case("empty messages", empty_messages, NULL);
 	fe_each_layout("no receive buffers", no_buffers);
 	fe_each_mode_in_order("small buffer", small_buffer);
+	fe_each_mode("many pieces, stream", many_pieces_stream);
+	fe_each_mode("many pieces, message", many_pieces_message);
 	fe_each_layout("many connections", many);
 	fe_each_layout("bad greetings", bad_greetings);
 	for (unsigned i = 0; i < ARRAY_SIZE(bad); i++)
