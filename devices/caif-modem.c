@@ -285,6 +285,11 @@ static void to_host(struct caif_channel *ch, struct cursor *rd, size_t n)
 	ch->received++;
 	for (unsigned i = 0; i < nv; i++)
 		seen += v[i].iov_len;
+	if (ch->ip) {
+		if (seen == n && n)
+			caif_ip_send(ch->ip, v, nv, n);
+		return;
+	}
 	if (ch->head == ch->tail && seen == n && n)
 		sent = port_send(ch->port, v, nv);
 	cursor_skip(rd, sent);
@@ -440,14 +445,25 @@ size_t caif_take(struct caif *c, struct cursor *rd, uint8_t *out, size_t room)
 
 /* To the guest */
 
-static void host_data(struct port *p)
+static void host_want(struct caif_channel *ch, bool want)
 {
-	struct caif_channel *ch = port_owner(p);
+	if (ch->ip)
+		caif_ip_want(ch->ip, want);
+	else
+		port_want(ch->port, want);
+}
 
+void caif_host_data(struct caif_channel *ch)
+{
 	ch->have = true;
-	port_want(p, false);
+	host_want(ch, false);
 	if (ch->caif->rx)
 		virtqueue_wake(ch->caif->rx);
+}
+
+static void host_data(struct port *p)
+{
+	caif_host_data(port_owner(p));
 }
 
 bool caif_speaks(const struct caif_link *l)
@@ -477,11 +493,11 @@ size_t caif_give(struct caif *c, struct caif_link *l, uint8_t *out, size_t room)
 		return frame(out, link_id(c, l), 1);
 	}
 	do
-		got = port_receive(ch->port, &v, 1);
+		got = ch->ip ? caif_ip_receive(ch->ip, &v) : port_receive(ch->port, &v, 1);
 	while (got == -EMSGSIZE);
 	if (got <= 0) {
 		ch->have = false;
-		port_want(ch->port, true);
+		host_want(ch, true);
 		return 0;
 	}
 	memset(out + HEAD, 0, type);
@@ -494,6 +510,8 @@ size_t caif_give(struct caif *c, struct caif_link *l, uint8_t *out, size_t room)
 /* Channels */
 
 enum { LIST_ITEM = 4096 };
+
+static const char what_first[] = "the first item is at, debug, utility[:NAME], datagram:ID or pdp:ID";
 
 static const char *set_kind(struct caif_channel *ch, const char *name)
 {
@@ -511,14 +529,16 @@ static const char *set_kind(struct caif_channel *ch, const char *name)
 			return "the name has more than 15 bytes";
 		if (arg)
 			strcpy(ch->name, arg);
-	} else if (n == 8 && strncmp(name, "datagram", n) == 0) {
+	} else if ((n == 8 && strncmp(name, "datagram", n) == 0) ||
+		   (n == 3 && strncmp(name, "pdp", n) == 0)) {
 		ch->service = CAIF_DATAGRAM;
 		if (!arg || !options_parse_u64(arg, &id) || id > UINT32_MAX)
-			return "a datagram channel needs a number of 32 bits, datagram:ID";
+			return "it needs a number of 32 bits, datagram:ID or pdp:ID";
 		ch->id = (uint32_t)id;
-		ch->config.messages = true;
+		ch->pdp = n == 3;
+		ch->config.messages = !ch->pdp;
 	} else {
-		return "the first item is at, debug, utility[:NAME] or datagram:ID";
+		return what_first;
 	}
 	return NULL;
 }
@@ -528,8 +548,9 @@ static const char *channel_item(struct caif_channel *ch, const char *name, const
 	const char *why;
 
 	if (!ch->service)
-		return value ? "the first item is at, debug, utility[:NAME] or datagram:ID"
-			     : set_kind(ch, name);
+		return value ? what_first : set_kind(ch, name);
+	if (ch->pdp)
+		return caif_ip_item(&ch->ip_config, name, value);
 	if (strcmp(name, "loop") == 0 && !value) {
 		ch->loop = true;
 		return NULL;
@@ -565,9 +586,11 @@ const char *caif_channel_parse(struct caif *c, struct caif_channel *ch, const ch
 	if (!why && more < 0)
 		why = "an item has more than 4095 bytes";
 	if (!why && !ch->service)
-		why = "the first item is at, debug, utility[:NAME] or datagram:ID";
+		why = what_first;
 	if (!why && is_taken(c, ch))
 		why = "there is a datagram channel of this number already";
+	if (!why && ch->pdp)
+		return caif_ip_check(&ch->ip_config);
 	if (!why && ch->loop)
 		return ch->config.host ? "loop has no host" : NULL;
 	return why ? why : port_config_check(&ch->config);
@@ -583,6 +606,12 @@ int caif_channel_open(struct caif_channel *ch)
 
 	if (ch->loop)
 		return 0;
+	if (ch->pdp) {
+		err = caif_ip_open(&ch->ip, ch);
+		if (!err)
+			caif_ip_want(ch->ip, true);
+		return err;
+	}
 	ch->wait = malloc(wait_size(ch->caif));
 	if (!ch->wait)
 		return log_errno(ENOMEM, "--channel");
@@ -599,6 +628,8 @@ int caif_channel_open(struct caif_channel *ch)
 
 void caif_channel_close(struct caif_channel *ch)
 {
+	caif_ip_close(ch->ip);
+	ch->ip = NULL;
 	port_close(ch->port);
 	ch->port = NULL;
 	port_config_free(&ch->config);

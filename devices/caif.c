@@ -257,6 +257,8 @@ static void describe(const struct caif *c, const struct caif_channel *ch, struct
 	json_u64(out, ch->lost);
 	if (ch->port)
 		port_describe(ch->port, out);
+	if (ch->ip)
+		caif_ip_describe(ch->ip, out);
 	json_object_end(out);
 }
 
@@ -293,10 +295,10 @@ static const char *parse_channel(void *base, const char *value)
 
 static const struct option_spec caif_options[] = {
 	{"channel", OPTION_CALLBACK, .parse = parse_channel, .arg = "ITEM,...", .no_def = "none",
-		.help = "a channel of the modem: first at, debug, utility[:NAME] or datagram:ID, then host=HOST; "
+		.help = "a channel of the modem: first at, debug, utility[:NAME], datagram:ID or pdp:ID, then host=HOST; "
 			"may be given again; HOST is "
 			"stdio, pty[:link=PATH], unix:PATH[,server], tcp:HOST:PORT[,server], file:PATH, fd:N or null; "
-			"loop instead of a host; with log=FILE"},
+			"loop instead of a host; with log=FILE; of pdp tun=NAME or user"},
 	{"mtu", OPTION_U32, OPTION_FIELD(struct caif, mtu), .def = "4092", .min = 1024, .max = 65535,
 		.help = "bytes of the longest frame with its head and tail room"},
 	{"headroom", OPTION_U32, OPTION_FIELD(struct caif, headroom), .def = "0", .max = 255,

@@ -22,16 +22,27 @@ enum {
 /* Linux's enum cfctrl_srv */
 enum caif_service { CAIF_VEI = 1, CAIF_VIDEO, CAIF_DEBUG, CAIF_DATAGRAM, CAIF_RFM, CAIF_UTIL };
 
+struct caif_ip;
+
+struct caif_ip_config { /* of a pdp channel */
+	char tun[16];
+	bool user, restricted;
+	unsigned nforwards;
+	char forward[8][64];
+};
+
 /* A place in the modem that a link of the guest can go to. */
 struct caif_channel {
 	struct caif *caif;
 	const char *text; /* what --channel said; borrowed */
 	enum caif_service service;
-	bool loop, hangup;
+	bool loop, hangup, pdp;
 	uint32_t id;	      /* of a datagram channel */
 	char name[CAIF_NAME]; /* of a utility channel; "": any */
 	struct port_config config;
-	struct port *port;	/* NULL: loop */
+	struct port *port; /* NULL: loop or pdp */
+	struct caif_ip_config ip_config;
+	struct caif_ip *ip;	/* of a pdp channel, else NULL */
 	struct caif_link *link; /* or NULL */
 	bool have;		/* the host has said something */
 	uint8_t *wait;		/* CAIF_WAIT * mtu bytes; datagrams with two bytes of length before each */
@@ -77,5 +88,24 @@ bool caif_speaks(const struct caif_link *l);
 size_t caif_give(struct caif *c, struct caif_link *l, uint8_t *out, size_t room);
 /* All links go, without a word. */
 void caif_forget(struct caif *c);
+/* The channel's host has something for the guest; it is silent until it is wanted again. */
+void caif_host_data(struct caif_channel *ch);
+
+/* ---- caif-ip.c ---- */
+
+/* NULL: fine, else why not. */
+const char *caif_ip_item(struct caif_ip_config *c, const char *name, const char *value);
+const char *caif_ip_check(const struct caif_ip_config *c);
+/* By ch->ip_config; -errno, logged. */
+int caif_ip_open(struct caif_ip **out, struct caif_channel *ch);
+void caif_ip_close(struct caif_ip *ip);
+/* A packet of the guest, n pieces, len bytes. */
+void caif_ip_send(struct caif_ip *ip, const struct iovec *v, unsigned n, size_t len);
+/* A packet into *v: its bytes, 0: none now, -EMSGSIZE: one was too long and is lost. */
+ssize_t caif_ip_receive(struct caif_ip *ip, const struct iovec *v);
+/* Whether caif_host_data() shall come. */
+void caif_ip_want(struct caif_ip *ip, bool want);
+/* Members of an object. */
+void caif_ip_describe(const struct caif_ip *ip, struct json *out);
 
 #endif

@@ -61,7 +61,5 @@ int net_stream_open(struct net_host **out, struct net *net);
 int net_dgram_open(struct net_host **out, struct net *net);
 int net_packet_open(struct net_host **out, struct net *net);
 int net_switch_open(struct net_host **out, struct net *net);
-/* NULL, or why not. */
-const char *net_user_check_forward(const char *text);
 
 #endif

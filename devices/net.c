@@ -14,6 +14,7 @@
 #include <sys/random.h>
 
 #include "net-host.h"
+#include "user-net.h"
 #include "net-offload.h"
 
 enum { PROTOCOL_RARP = 2, PROTOCOL_MTU = 4 };
@@ -68,7 +69,7 @@ static const char *parse_threads(void *base, const char *value)
 static const char *parse_forward(void *base, const char *value)
 {
 	struct net *net = base;
-	const char *why = net_user_check_forward(value);
+	const char *why = user_net_check_forward(value);
 
 	if (why)
 		return why;

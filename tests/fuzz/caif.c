@@ -140,6 +140,61 @@ void port_want(struct port *p, bool want)
 	(void)want;
 }
 
+/* There is no IP here. */
+
+const char *caif_ip_item(struct caif_ip_config *c, const char *name, const char *value)
+{
+	(void)c;
+	(void)name;
+	(void)value;
+	return "no IP";
+}
+
+const char *caif_ip_check(const struct caif_ip_config *c)
+{
+	(void)c;
+	return "no IP";
+}
+
+int caif_ip_open(struct caif_ip **out, struct caif_channel *ch)
+{
+	(void)out;
+	(void)ch;
+	return -ENOTSUP;
+}
+
+void caif_ip_close(struct caif_ip *ip)
+{
+	(void)ip;
+}
+
+void caif_ip_send(struct caif_ip *ip, const struct iovec *v, unsigned n, size_t len)
+{
+	(void)ip;
+	(void)v;
+	(void)n;
+	(void)len;
+}
+
+ssize_t caif_ip_receive(struct caif_ip *ip, const struct iovec *v)
+{
+	(void)ip;
+	(void)v;
+	return 0;
+}
+
+void caif_ip_want(struct caif_ip *ip, bool want)
+{
+	(void)ip;
+	(void)want;
+}
+
+void caif_ip_describe(const struct caif_ip *ip, struct json *out)
+{
+	(void)ip;
+	(void)out;
+}
+
 void port_describe(const struct port *p, struct json *out)
 {
 	(void)p;

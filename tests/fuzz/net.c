@@ -272,7 +272,7 @@ NO_HOST(net_dgram_open)
 NO_HOST(net_packet_open)
 NO_HOST(net_switch_open)
 
-const char *net_user_check_forward(const char *text)
+const char *user_net_check_forward(const char *text)
 {
 	(void)text;
 	return NULL;
