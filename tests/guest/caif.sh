@@ -58,7 +58,7 @@ refuse "remote files" portio send 1 8 caif:rfm:1:disk
 # ---- programs that are killed ----
 
 for round in 1 2; do
-	portio both 3 3 100000000 caif:util:psock 2>/tmp/log &
+	portio both 3 3 10000000000 caif:util:psock 2>/tmp/log &
 	check "bytes flow $round" await 20 test -e /host/flows$round
 	touch /host/kill$round
 	wait $!
