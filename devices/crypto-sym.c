@@ -213,6 +213,7 @@ static uint8_t aead_setup(struct crypto_engine *e, const struct crypto_params *p
 
 	if (!row)
 		return known ? VIRTIO_CRYPTO_ERR : VIRTIO_CRYPTO_NOTSUPP;
+	e->gcm = p->aead == VIRTIO_CRYPTO_AEAD_GCM;
 	e->ccm = p->aead == VIRTIO_CRYPTO_AEAD_CCM;
 	e->tag_len = p->tag_len;
 	if (p->tag_len > 16)
@@ -449,8 +450,18 @@ static uint8_t aead_open(struct crypto_engine *e, struct crypto_job *j)
 	return VIRTIO_CRYPTO_BADMSG;
 }
 
+/* Sixteen bytes are the first counter block, which an IV of twelve, that libcrypto takes, has a one behind it in. */
+static bool is_counter_block(const struct crypto_engine *e, const struct crypto_job *j)
+{
+	static const uint8_t one[4] = {0, 0, 0, 1};
+
+	return e->gcm && j->iv_len == 16 && memcmp(j->iv + 12, one, sizeof(one)) == 0;
+}
+
 uint8_t crypto_sym_aead(struct crypto_engine *e, struct crypto_job *j)
 {
+	if (is_counter_block(e, j))
+		j->iv_len = 12;
 	if (!j->tag_len)
 		j->tag_len = e->tag_len;
 	if (!j->tag_len || j->tag_len > 16 ||

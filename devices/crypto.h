@@ -115,7 +115,7 @@ struct crypto_engine {
 	uint32_t service;
 	bool chain, hash_first, encrypt, private;
 	bool whole; /* cipher: must be given all at once */
-	bool ccm, xof;
+	bool gcm, ccm, xof;
 	uint32_t block, iv_len, tag_len, result_len, digest_len, padding;
 	EVP_CIPHER_CTX *cipher;
 	EVP_MD_CTX *md_ctx;

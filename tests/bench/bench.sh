@@ -22,7 +22,7 @@
 #
 # In figures of vsock the daemon is a bare Unix socket with the same writes and reads.
 
-limit=600
+limit=900
 # shellcheck source-path=SCRIPTDIR
 . "$(dirname "$0")/../lib/guest.sh"
 

@@ -148,6 +148,15 @@ static void aead_answer(struct driver *d, const struct aead_vector *v, bool own_
 		aad.p[0] ^= 0x80;
 	}
 	CHECK_EQ(session_run(d, d->data[0], &open, VIRTIO_CRYPTO_AEAD_DECRYPT, &out), OK);
+	if (v->algo == VIRTIO_CRYPTO_AEAD_GCM) { /* the IV as a counter block */
+		iv.n = 16;
+		memcpy(iv.p + 12, "\0\0\0\1", 4);
+		CHECK_EQ(session_run(d, d->data[0], &seal, VIRTIO_CRYPTO_AEAD_ENCRYPT, &in), OK);
+		CHECK_MEM(d->in, sealed.p, sealed.n);
+		iv.p[15] = 2;
+		CHECK_EQ(session_run(d, d->data[0], &seal, VIRTIO_CRYPTO_AEAD_ENCRYPT, &in), ERR);
+		iv.n = 12;
+	}
 	in.dst_len--; /* no room for the tag */
 	CHECK_EQ(session_run(d, d->data[0], &seal, VIRTIO_CRYPTO_AEAD_ENCRYPT, &in), ERR);
 	CHECK_EQ(session_run(d, d->data[0], &open, VIRTIO_CRYPTO_AEAD_ENCRYPT, &in), ERR);
