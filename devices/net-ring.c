@@ -129,9 +129,12 @@ bool net_ring_publish(struct net_ring *r)
 
 bool net_ring_wait(struct net_ring *r)
 {
+	uint64_t tail;
+
 	__atomic_store_n(&r->at->waiting, 1, __ATOMIC_RELAXED);
 	le_barrier();
-	return __atomic_load_n(&r->at->tail, __ATOMIC_ACQUIRE) != r->seen;
+	tail = __atomic_load_n(&r->at->tail, __ATOMIC_ACQUIRE);
+	return tail <= r->mine && r->mine - tail <= NET_RING_SIZE / 2;
 }
 
 /* Reader */
@@ -176,7 +179,7 @@ bool net_ring_released(struct net_ring *r)
 	r->shown = r->mine;
 	__atomic_store_n(&r->at->tail, r->mine, __ATOMIC_RELEASE);
 	le_barrier();
-	if (!__atomic_load_n(&r->at->waiting, __ATOMIC_RELAXED))
+	if (!__atomic_load_n(&r->at->waiting, __ATOMIC_RELAXED) || r->seen - r->mine > NET_RING_SIZE / 2)
 		return false;
 	__atomic_store_n(&r->at->waiting, 0, __ATOMIC_RELAXED);
 	return true;

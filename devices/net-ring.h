@@ -32,7 +32,7 @@ void net_ring_close(struct net_ring *r);
 /* Writer. False: no room. Not visible before net_ring_publish(), whose value is true when the reader has to be woken. */
 bool net_ring_put(struct net_ring *r, const struct net_packet *p);
 bool net_ring_publish(struct net_ring *r);
-/* Asks to be woken when there is room; true: there is already. */
+/* Asks to be woken when half of it is free, so that a writer who waits comes back for many frames; true: it is already. */
 bool net_ring_wait(struct net_ring *r);
 
 /* Reader. 1: p describes the first frame, in v[0..2), until net_ring_next(); 0: none; -EPROTO: nonsense, for good. */

@@ -69,7 +69,8 @@ struct port {
 	struct watch accept, woken;
 	struct poller poller;
 	struct task work;
-	struct timer stall; /* the sender waits for a ring */
+	struct timer stall; /* the sender waits for a ring, */
+	struct peer *full;  /* to this one */
 	bool paused;	    /* the guest has no buffers */
 	unsigned npeers, ready, next;
 	struct peer peer[PEERS];
@@ -145,6 +146,8 @@ static void peer_close(struct peer *peer)
 	net_ring_close(&peer->in);
 	net_ring_close(&peer->out);
 	forget(p, (unsigned)(peer - p->peer));
+	if (p->full == peer)
+		p->full = NULL;
 	peer->port = NULL;
 	peer->ready = false;
 	p->npeers--;
@@ -367,7 +370,8 @@ static void woken(struct watch *w, uint32_t events)
 		return;
 	if (!p->paused)
 		receive_all(p);
-	if (p->stall.at) {
+	if (p->full && net_ring_wait(&p->full->out)) {
+		p->full = NULL;
 		timer_disarm(&p->stall);
 		net_tx_room(&p->h, 0);
 	}
@@ -432,6 +436,7 @@ static unsigned switch_send(struct net_host *h, unsigned lane, const struct net_
 		if (likely(to)) {
 			if (put(p, to, &packet[i], true))
 				continue;
+			p->full = to;
 			timer_arm_in(h->loop, &p->stall, STALL_NS);
 			break;
 		}

@@ -171,10 +171,12 @@ void virtqueue_unpop(struct element *e)
 	}
 	s->unpopped = true;
 	q->nunpopped++;
-	if (q->phase == VRING_RUNNING)
+	if (q->phase == VRING_RUNNING) {
+		q->budget++; /* else a turn that was given back whole would come again at once */
 		vring_rewind(q);
-	else
+	} else {
 		loop_defer(q->loop, &q->flush);
+	}
 }
 
 bool virtqueue_writable(const struct element *e, unsigned i, uint64_t *gpa, uint64_t *len)

@@ -170,6 +170,41 @@ static void unpop_running(const struct rig_mode *m)
 	rig_close(&r);
 }
 
+static void take_a_turn_and_give_it_back(struct rig *r)
+{
+	struct element *e[VRING_BUDGET];
+	unsigned n;
+
+	for (n = 0; n < VRING_BUDGET && (e[n] = rig_pop(r)); n++)
+		;
+	while (n--)
+		virtqueue_unpop(e[n]);
+}
+
+/* A device that has no use for what it took is not asked again before it says so. */
+static void unpop_all(const struct rig_mode *m)
+{
+	struct rig_mode mode = *m;
+	struct rig r;
+
+	mode.num = 2 * VRING_BUDGET;
+	rig_open(&r, &mode);
+	r.device = rig_echo;
+	rig_turn(&r); /* after which it waits for a kick */
+	r.calls = 0;
+	r.device = take_a_turn_and_give_it_back;
+	for (unsigned i = 0; i < VRING_BUDGET + 10; i++)
+		rig_add_small(&r);
+	rig_publish(&r);
+	rig_turn(&r);
+	CHECK_EQ(r.calls, 1);
+	r.device = rig_echo;
+	virtqueue_wake(r.q);
+	rig_turn(&r);
+	rig_collect_exactly(&r, r.next_tag - (VRING_BUDGET + 10), VRING_BUDGET + 10);
+	rig_close(&r);
+}
+
 /* Completed in any order, seen by the driver in order. */
 static void in_order(const struct rig_mode *m)
 {
@@ -267,6 +302,7 @@ int main(void)
 		{"buffers left behind and a wake-up", wake},
 		{"taking buffers between turns", pop_between_turns},
 		{"the youngest go back, in any order", unpop_running},
+		{"a turn goes back whole", unpop_all},
 		{"in order", in_order},
 		{"the device's bytes", request_bytes},
 		{"start and stop", start_stop},
