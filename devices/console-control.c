@@ -112,6 +112,7 @@ static void device_ready(struct console *c, bool ready)
 
 	if (!ready)
 		log_guest_warn("the guest's driver failed to take the device");
+	c->driver_ready = ready;
 	for (i = 0; i < CONSOLE_PORTS; i++) {
 		struct console_port *p = &c->port[i];
 

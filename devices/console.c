@@ -264,6 +264,8 @@ static int console_start(struct backend *b, struct virtqueue *q)
 		return 0;
 	case QUEUE_CONTROL_OUT:
 		c->control_out = q;
+		if (console_multiport(c) && !c->driver_ready && virtqueue_resumed(q))
+			console_adopt(c);
 		return 0;
 	}
 	p = queue_port(b, q);
@@ -290,6 +292,7 @@ static void console_reset(struct backend *b)
 {
 	struct console *c = b->state;
 
+	c->driver_ready = false;
 	for (unsigned i = 0; i < CONSOLE_PORTS; i++) {
 		struct console_port *p = &c->port[i];
 
@@ -556,5 +559,7 @@ const struct device device_console = {
 	.start = console_start,
 	.stop = console_stop,
 	.reset = console_reset,
+	.save = console_save,
+	.load = console_load,
 	.config_write = console_config_write,
 };

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * The console's parts: console.c is the device, its options and commands, console-control.c what guest and device tell each
- * other of ports. A port is a line (port-line.h) with a name and a number.
+ * other of ports, console-state.c how a guest goes on with another process. A port is a line (port-line.h) with a name and a number.
  */
 #ifndef CONSOLE_H
 #define CONSOLE_H
@@ -27,6 +27,7 @@ enum {
 	TELL_NAME = 1 << 3,
 	TELL_SIZE = 1 << 4,
 	TELL_OPEN = 1 << 5,
+	TELL_ALL = (1 << 6) - 1,
 };
 
 struct console_port {
@@ -53,6 +54,7 @@ struct console {
 
 	struct backend *b;
 	struct virtqueue *control_in, *control_out; /* while they run */
+	bool driver_ready; /* the driver has said so, to us or to the process before us */
 };
 
 static inline bool console_multiport(const struct console *c)
@@ -66,5 +68,11 @@ void console_tell(struct console_port *p, unsigned what);
 void console_port_update(struct console_port *p);
 void console_control_in(struct backend *b, struct virtqueue *q);
 void console_control_out(struct backend *b, struct virtqueue *q);
+
+/* console-state.c */
+int console_save(struct backend *b, int fd);
+int console_load(struct backend *b, int fd);
+/* The driver was there before us, and we know nothing of what it said. */
+void console_adopt(struct console *c);
 
 #endif

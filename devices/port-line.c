@@ -197,8 +197,9 @@ void line_start(struct line *l, struct virtqueue *q, bool rx)
 		l->rx = q;
 	} else {
 		l->tx = q;
-		if (!virtqueue_continues(q))
-			l->skip = 0;
+		if (!virtqueue_continues(q) && !virtqueue_resumed(q) && !l->loaded)
+			l->skip = 0; /* a new driver */
+		l->loaded = false;
 	}
 	virtqueue_wake(q);
 }
@@ -222,7 +223,6 @@ void line_stop(struct line *l, struct virtqueue *q)
 
 void line_reset(struct line *l)
 {
-	l->skip = 0;
 	line_open(l, false);
 }
 
@@ -244,6 +244,10 @@ void line_open_soon(struct line *l)
 {
 	if (!l->rx)
 		return;
+	if (virtqueue_resumed(l->rx)) {
+		line_open(l, true);
+		return;
+	}
 	l->open = false;
 	l->soon.expired = soon;
 	timer_arm_in(virtqueue_loop(l->rx), &l->soon, SOON_NS);

@@ -19,6 +19,7 @@ struct line {
 	struct element *held[LINE_BATCH]; /* of tx, oldest first: not sent yet */
 	unsigned nheld;
 	size_t skip;	/* bytes of the oldest buffer that were sent before its queue was stopped */
+	bool loaded;	/* skip comes with a guest from another process */
 	unsigned batch; /* buffers for the next read */
 	struct timer soon;
 };

@@ -451,6 +451,24 @@ bool port_flushed(const struct port *p)
 	return !p->up || !p->used;
 }
 
+void port_waiting(const struct port *p, struct iovec v[2])
+{
+	size_t first = MIN(p->used, p->ring_size - p->head);
+
+	v[0] = (struct iovec){p->ring + p->head, first};
+	v[1] = (struct iovec){p->ring, p->used - first};
+}
+
+void port_restore(struct port *p, const void *bytes, size_t n)
+{
+	if (!p->ring_size) {
+		p->lost += n;
+		return;
+	}
+	ring_put(p, bytes, n);
+	loop_defer(p->loop, &p->tell);
+}
+
 void port_hang_up(struct port *p)
 {
 	if (p->cfg.kind != PORT_UNIX && p->cfg.kind != PORT_TCP)

@@ -96,6 +96,9 @@ void port_want(struct port *p, bool want);
 bool port_is_up(const struct port *p);
 /* Nothing that was taken is still with us, as far as somebody is there to have it. */
 bool port_flushed(const struct port *p);
+/* What was taken and is still with us, in two parts; and more of that, of another process: the newest that fits is kept. */
+void port_waiting(const struct port *p, struct iovec v[2]);
+void port_restore(struct port *p, const void *bytes, size_t n);
 /* The connection ends (sockets only; the next one may come). */
 void port_hang_up(struct port *p);
 

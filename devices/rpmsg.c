@@ -446,4 +446,6 @@ const struct device device_rpmsg = {
 	.start = rpmsg_start,
 	.stop = rpmsg_stop,
 	.reset = rpmsg_reset,
+	.save = rpmsg_save,
+	.load = rpmsg_load,
 };

@@ -84,4 +84,8 @@ int rpmsg_service_give(struct rpmsg_service *s, struct cursor *wr);
 /* There may be one. */
 bool rpmsg_service_ready(const struct rpmsg_service *s);
 
+/* rpmsg-state.c */
+int rpmsg_save(struct backend *b, int fd);
+int rpmsg_load(struct backend *b, int fd);
+
 #endif

@@ -8,6 +8,7 @@
 
 #include "device.h"
 #include "port-line.h"
+#include "port-state.h"
 
 enum { LIST_ITEM = 4096 };
 
@@ -128,6 +129,21 @@ static int rproc_serial_open(struct backend *b)
 	return err;
 }
 
+static int rproc_serial_save(struct backend *b, int fd)
+{
+	const struct rproc_serial *r = b->state;
+
+	return line_save(&r->line, fd);
+}
+
+static int rproc_serial_load(struct backend *b, int fd)
+{
+	struct rproc_serial *r = b->state;
+	int err = line_load(&r->line, fd);
+
+	return err ? err : state_end(fd);
+}
+
 static int run_port(struct backend *b, struct command *cmd)
 {
 	struct rproc_serial *r = b->state;
@@ -161,4 +177,6 @@ const struct device device_rproc_serial = {
 	.start = rproc_serial_start,
 	.stop = rproc_serial_stop,
 	.reset = rproc_serial_reset,
+	.save = rproc_serial_save,
+	.load = rproc_serial_load,
 };

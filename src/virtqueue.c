@@ -260,6 +260,11 @@ bool virtqueue_continues(const struct virtqueue *q)
 	return q->continues;
 }
 
+bool virtqueue_resumed(const struct virtqueue *q)
+{
+	return q->resumed;
+}
+
 bool virtqueue_pending(struct virtqueue *q)
 {
 	return q->phase == VRING_RUNNING && !q->broken &&

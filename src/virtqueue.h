@@ -83,6 +83,8 @@ bool virtqueue_running(const struct virtqueue *q);
 /* In start(): the ring goes on where it came to rest in this connection (the VM was paused). False: the driver has
  * set it up anew, and knows nothing of what it asked for before. */
 bool virtqueue_continues(const struct virtqueue *q);
+/* In start(): the ring was in use before this start, perhaps by another process: its driver lives on. */
+bool virtqueue_resumed(const struct virtqueue *q);
 /* True when the driver has made buffers available that we have not taken yet (a look at the ring). */
 bool virtqueue_pending(struct virtqueue *q);
 /* Buffers taken and not yet given back. */

@@ -62,7 +62,7 @@ for file in devices/*.[ch]; do
 	for header in $(includes "$file"); do
 		case $name:$header in
 		table:table.h | table:list.h) continue ;;
-		"$name:$name.h" | "${name%%-*}:${name%%-*}"*.h | *:port.h | *:port-line.h | *:disk.h | *:user-net.h) [ -e "devices/$header" ] && continue ;;
+		"$name:$name.h" | "${name%%-*}:${name%%-*}"*.h | *:port.h | *:port-line.h | *:port-state.h | *:disk.h | *:user-net.h) [ -e "devices/$header" ] && continue ;;
 		disk*:disk*.h | port*:port*.h | "$name:${name%%-*}"-*.h | "$name:${name%%-*}.h") [ -e "devices/$header" ] && continue ;;
 		esac
 		[[ $device_headers == *" $header "* ]] || breaches+=" $header"

@@ -290,6 +290,71 @@ static void narrow(const struct fe_mode *m)
 	fe_end(&g.fe);
 }
 
+/*
+ * The guest moves: what waits comes along, also an echo for which there is no buffer yet; services that the other side has not
+ * are taken back, those that it has more are announced, and the host can speak to endpoints that spoke before.
+ */
+static void moved(const struct fe_mode *m)
+{
+	enum { STATE = 1 << 20 };
+	static uint32_t base[FE_QUEUES];
+	char path[2][160], option[2][400], got[16];
+	uint8_t *state = malloc(STATE);
+	struct guest g;
+	size_t n;
+	int fd;
+
+	for (unsigned i = 0; i < 2; i++) {
+		snprintf(path[i], sizeof(path[i]), "%s/s", fe_tmpdir());
+		snprintf(option[i], sizeof(option[i]), "--service=name=host,host=unix:%s,server", path[i]);
+	}
+	begin(&g, m, FE_ARGS("rpmsg", "--service=name=one,echo", option[0], "--service=name=gone,echo"));
+	expect_ns(&g, "one", 1024, 0);
+	expect_ns(&g, "host", 1025, 0);
+	expect_ns(&g, "gone", 1026, 0);
+	fd = host_connect(path[0], SOCK_SEQPACKET);
+	say(&g, 2000, 1025, "before", 6);
+	CHECK_EQ(read(fd, got, sizeof(got)), 6);
+	for (unsigned i = 0; i < RING; i++) /* more echoes than there are buffers */
+		say(&g, 2001, 1024, &i, sizeof(i));
+	fe_barrier(&g.fe);
+	fe_queues_stop(&g.fe, base);
+	n = fe_state_save(&g.fe, state, STATE);
+	close(fd);
+	fe_hangup(&g.fe);
+	fe_process_exits(&g.fe.process, 0);
+
+	fe_spawn(&g.fe,
+		FE_ARGS("rpmsg", "--service=name=one,echo", option[1], "--service=name=new,echo,addr=99"));
+	fe_handshake(&g.fe);
+	CHECK(fe_state_load(&g.fe, state, n - 1));
+	CHECK(fe_state_load(&g.fe, state, n + 1));
+	CHECK_EQ(fe_state_load(&g.fe, state, n), 0);
+	fe_queues_resume(&g.fe, base);
+	for (unsigned i = 0, gone = 0, new = 0; i < RING || !gone || !new;) {
+		struct message x = next(&g);
+
+		if (x.dst == NS) {
+			gone += strcmp((const char *)x.data, "gone") == 0;
+			new += strcmp((const char *)x.data, "new") == 0;
+			CHECK(gone + new == 1 || (gone == 1 && new == 1));
+			continue;
+		}
+		CHECK_EQ(x.src, 1024);
+		CHECK_EQ(x.dst, 2001);
+		CHECK_MEM(x.data, &i, sizeof(i));
+		i++;
+	}
+	fd = host_connect(path[1], SOCK_SEQPACKET);
+	CHECK_EQ(write(fd, "still there", 11), 11);
+	expect(&g, 1025, 2000, "still there", 11);
+	say(&g, 2000, 1025, "yes", 3);
+	CHECK_EQ(read(fd, got, sizeof(got)), 3);
+	close(fd);
+	fe_end(&g.fe);
+	free(state);
+}
+
 static void reconnect(const struct fe_mode *m)
 {
 	struct guest g;
@@ -348,6 +413,7 @@ int main(void)
 	fe_each_mode("nonsense", nonsense);
 	fe_each_layout("a buffer without room", narrow);
 	fe_each_mode("reconnect", reconnect);
+	fe_each_layout("moved", moved);
 	for (unsigned i = 0; i < ARRAY_SIZE(bad); i++)
 		tap_case(bad[i][0], refused, (void *)bad[i]);
 	return tap_done();

@@ -1,9 +1,10 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The remote processor's serial line: bytes both ways, a host that is not there, a stop in the midst of a buffer, buffers the
+ * The remote processor's serial line: bytes both ways, a host that is not there, a stop and a move in the midst of a buffer, buffers the
  * wrong way round.
  */
 #include <stdio.h>
+#include <sys/ioctl.h>
 #include <sys/socket.h>
 #include <sys/un.h>
 
@@ -117,6 +118,52 @@ static void half(const struct fe_mode *m)
 	fe_end(&fe);
 }
 
+/* The guest moves in the midst of a buffer, its first one: what was said is not said again. */
+static void moved(const struct fe_mode *m)
+{
+	enum { SIZE = 1 << 20, STATE = 4096 };
+	const char *path = socket_path();
+	static uint32_t base[FE_QUEUES];
+	uint8_t state[STATE], *p;
+	struct vring_driver_buf b;
+	struct fe_queue *tx;
+	struct fe fe;
+	size_t n;
+	int fd, said = 0;
+
+	fe_start(&fe, m, FE_ARGS("rproc-serial", option(path)));
+	tx = fe_queue_up(&fe, TX, 8);
+	p = fe_alloc(&fe, SIZE, 1, NULL);
+	for (unsigned i = 0; i < SIZE; i++)
+		p[i] = (uint8_t)(i * 7 ^ i >> 8 ^ i >> 16);
+	fd = host_connect(path);
+	b = fe_rd(&fe, p, SIZE);
+	fe_submit(tx, &b, 1, NULL);
+	fe_flush(tx);
+	host_expect(fd, p, 1000);
+	fe_queues_stop(&fe, base);
+	n = fe_state_save(&fe, state, STATE);
+	CHECK_SYS(ioctl(fd, FIONREAD, &said));
+	CHECK(said > 0);
+	host_expect(fd, p + 1000, (size_t)said);
+	close(fd);
+	fe_hangup(&fe);
+	fe_process_exits(&fe.process, 0);
+
+	path = socket_path();
+	fe_spawn(&fe, FE_ARGS("rproc-serial", option(path)));
+	fe_handshake(&fe);
+	CHECK(fe_state_load(&fe, state, n - 1));
+	CHECK_EQ(fe_state_load(&fe, state, n), 0);
+	fe_queues_resume(&fe, base);
+	fd = host_connect(path);
+	host_expect(fd, p + 1000 + said, SIZE - 1000 - (size_t)said);
+	fe_wait(tx, NULL);
+	CHECK(!fe_poll(fd, POLLIN, 20));
+	close(fd);
+	fe_end(&fe);
+}
+
 static void wrong_way(const struct fe_mode *m)
 {
 	const char *path = socket_path();
@@ -163,6 +210,7 @@ int main(void)
 
 	fe_each_mode_in_order("works", works);
 	fe_each_mode("a buffer that is sent in part", half);
+	fe_each_mode("moved", moved);
 	fe_each_mode("buffers the wrong way round", wrong_way);
 	for (unsigned i = 0; i < ARRAY_SIZE(bad); i++)
 		tap_case(bad[i][0], refused, (void *)bad[i]);

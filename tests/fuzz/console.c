@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * The console between a hostile driver and programs of the host: the input is a list of steps that offer buffers, with control
- * messages and bytes, stop and start queues, plug and unplug ports, and let the host's programs speak and go.
+ * messages and bytes, stop and start queues, plug and unplug ports, let the host's programs speak and go, and move to another process.
  */
 #include "fuzz.h"
 
@@ -14,10 +14,12 @@
 #include "../../devices/console-control.c"
 #undef port_ready
 #include "../../devices/console.c"
+#include "../../devices/console-state.c"
 #include "../../devices/port-config.c"
 #include "../../devices/port-line.c"
 #include "../../devices/port-pty.c"
 #include "../../devices/port-socket.c"
+#include "../../devices/port-state.c"
 #include "../../devices/port-tty.c"
 #include "../../devices/port.c"
 
@@ -32,6 +34,7 @@ enum {
 	OP_HOST,
 	OP_GO,
 	OP_EMERGENCY,
+	OP_MOVE,
 	OPS
 };
 
@@ -92,6 +95,10 @@ static void step(void)
 			stop(i);
 		f.b.features = q & 1 ? f.b.offered : 0;
 		f.b.dev->reset(&f.b);
+	} else if (op == OP_MOVE) {
+		for (unsigned i = 0; i < QUEUES; i++)
+			stop(i);
+		move_state();
 	}
 	turn();
 }
@@ -178,6 +185,8 @@ void fuzz_seeds(void (*emit)(const char *name, const void *data, size_t size))
 	put_op(&s, OP_GO, 0);
 	put_op(&s, OP_REMOVE, 0);
 	seed_u8(&s, 1);
+	put_op(&s, OP_MOVE, 0);
+	seed_u8(&s, 0);
 	put_op(&s, OP_RESET, 1);
 	emit("regular", s.bytes, s.n);
 }

@@ -11,10 +11,12 @@
 #include <sys/socket.h>
 
 #include "../../devices/rpmsg-service.c"
+#include "../../devices/rpmsg-state.c"
 #include "../../devices/rpmsg.c"
 #include "../../devices/port-config.c"
 #include "../../devices/port-pty.c"
 #include "../../devices/port-socket.c"
+#include "../../devices/port-state.c"
 #include "../../devices/port-tty.c"
 #include "../../devices/port.c"
 
@@ -29,6 +31,7 @@ enum {
 	OP_HOST,
 	OP_GO,
 	OP_SETTLE,
+	OP_MOVE,
 	OPS
 };
 
@@ -85,6 +88,10 @@ static void step(void)
 		stop(1);
 		f.b.features = q ? f.b.offered : 0;
 		f.b.dev->reset(&f.b);
+	} else if (op == OP_MOVE) {
+		stop(0);
+		stop(1);
+		move_state();
 	}
 	turn();
 }
@@ -159,6 +166,8 @@ void fuzz_seeds(void (*emit)(const char *name, const void *data, size_t size))
 	seed_u8(&s, 1);
 	put_op(&s, OP_ADD_ECHO, 0);
 	seed_u8(&s, 2);
+	put_op(&s, OP_MOVE, 0);
+	seed_u8(&s, 0);
 	put_op(&s, OP_RESET, 1);
 	emit("regular", s.bytes, s.n);
 }

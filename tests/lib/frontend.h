@@ -466,6 +466,18 @@ unsigned fe_take_calls(struct fe_queue *q);
 void fe_queue_fails(struct fe_queue *q);
 bool fe_queue_failed(struct fe_queue *q);
 
+/* --- another process for the same guest (frontend-state.c) --- */
+
+/* Device state, of a device whose queues were stopped; the length. */
+size_t fe_state_save(struct fe *fe, void *state, size_t size);
+/* The value is the answer to CHECK_DEVICE_STATE. */
+uint64_t fe_state_load(struct fe *fe, const void *state, size_t n);
+/* All queues; base: FE_QUEUES values. Resumed on a new connection, memory first. */
+void fe_queues_stop(struct fe *fe, uint32_t *base);
+void fe_queues_resume(struct fe *fe, const uint32_t *base);
+/* The base after a crash: QEMU takes the used index of a split ring, and does not know one of a packed ring. */
+uint32_t fe_queue_crashed(const struct fe_queue *q);
+
 /* One case for each mode: split, packed × event-idx × indirect; its name gets the mode appended. */
 void fe_each_mode(const char *name, void (*fn)(const struct fe_mode *m));
 /* Split and packed only, with event-idx and indirect off. */
