@@ -40,11 +40,7 @@ static const char *node_of(const char *host, unsigned target, const char *what)
 
 static const char *node(unsigned target, const char *what)
 {
-	const char *host = getenv("SCSI_HOST");
-
-	if (host == NULL)
-		tap_skip("SCSI_HOST names no host adapter to test with");
-	return node_of(host, target, what);
+	return node_of(getenv("SCSI_HOST"), target, what);
 }
 
 static void begin_sg(const struct fe_mode *m, unsigned target, const char *more)
@@ -506,8 +502,6 @@ static void begin_debug(const struct fe_mode *m, const char *more)
 {
 	char rest[320];
 
-	if (getenv("SCSI_HOST") == NULL)
-		tap_skip("SCSI_HOST names no host adapter to test with");
 	if (!debug_found())
 		debug_set("add_host", "1");
 	CHECK(debug_found());
@@ -684,6 +678,8 @@ static void each(const char *of)
 int main(void)
 {
 	fe_case("options that are refused", options, &split);
+	if (getenv("SCSI_HOST") == NULL)
+		return tap_done();
 	each("scsi_generic");
 	each("block");
 	fe_case("last words", last_words, &split);

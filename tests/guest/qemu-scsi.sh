@@ -70,6 +70,12 @@ if ! mount -t ext4 "/dev/$sda" /mnt 2>/dev/null; then
 	mount -t tmpfs tmp /mnt/tmp
 	check "fio --verify" eval 'chroot /mnt fio $verified --filename="/dev/$(disk 1)" --direct=1 >/tmp/fio 2>&1 || { cat /tmp/fio; false; }'
 	umount /mnt/tmp /mnt/dev /mnt
+	grown()
+	{
+		[ "$(cat "/sys/block/$(disk 1)/size")" = 98304 ]
+	}
+	echo grow
+	check "it grows" await 20 grown
 	echo "rebooting"
 	drain
 	reboot -f
@@ -82,6 +88,8 @@ REST
 GUEST
 ok "the guest has its disk" guest_await guest 100 '^ready$'
 ok "add a unit" "$vum" ctl "$tmp/control" lun-add lun="1:0,file=$tmp/second.img"
+ok "the guest has used it" guest_await guest 100 '^grow$'
+ok "make it longer" "$vum" ctl "$tmp/control" resize lun=1:0 size=48M
 guest_wait guest
 ok "it did reboot" guest_said guest '^rebooting$'
 ok "the back-end ends at SIGTERM" stop disk
