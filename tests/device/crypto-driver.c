@@ -18,14 +18,8 @@ struct bytes hex(const char *text)
 	return b;
 }
 
-void driver_up(struct driver *d, const struct fe_mode *m, enum driver_mode mode, const char *extra)
+void driver_ready(struct driver *d)
 {
-	static const uint64_t features[DRIVER_MODES] = {[REVISION_1] = 1, [ALONE] = 0x3f};
-
-	fe_init(&d->fe, m);
-	d->mode = mode;
-	d->fe.device_mask = features[mode];
-	fe_spawn(&d->fe, FE_ARGS("crypto", "--num-queues=2", "--max-size=16K", extra));
 	fe_handshake(&d->fe);
 	fe_memory_default(&d->fe);
 	CHECK_EQ(d->fe.offered & 0xffffff, 0x3f);
@@ -36,6 +30,17 @@ void driver_up(struct driver *d, const struct fe_mode *m, enum driver_mode mode,
 	d->out = fe_alloc(&d->fe, AREA, 64, NULL);
 	d->in = fe_alloc(&d->fe, AREA, 64, NULL);
 	d->pieces = 1;
+}
+
+void driver_up(struct driver *d, const struct fe_mode *m, enum driver_mode mode, const char *extra)
+{
+	static const uint64_t features[DRIVER_MODES] = {[REVISION_1] = 1, [ALONE] = 0x3f};
+
+	fe_init(&d->fe, m);
+	d->mode = mode;
+	d->fe.device_mask = features[mode];
+	fe_spawn(&d->fe, FE_ARGS("crypto", "--num-queues=2", "--max-size=16K", extra));
+	driver_ready(d);
 }
 
 void begin(struct driver *d)

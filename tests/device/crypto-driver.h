@@ -59,6 +59,8 @@ struct bytes hex(const char *text);
 
 /* extra: an option, or NULL. */
 void driver_up(struct driver *d, const struct fe_mode *m, enum driver_mode mode, const char *extra);
+/* What follows the process: handshake, memory, queues. */
+void driver_ready(struct driver *d);
 
 void begin(struct driver *d);
 void add(struct driver *d, const void *p, size_t n);

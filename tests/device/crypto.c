@@ -365,6 +365,96 @@ static void rebind(const struct fe_mode *m)
 	fe_end(&d.fe);
 }
 
+enum { LOAD = 32 };
+
+/* One request of 64 bytes in pieces of memory of its own; the status comes behind the result. */
+static void load(
+	struct driver *d, struct fe_queue *q, const struct session *s, const struct work *w, uint8_t *memory)
+{
+	uint8_t *in = memory + 256;
+	struct vring_driver_buf v[2] = {fe_rd(&d->fe, memory, 0), fe_wr(&d->fe, in, 65)};
+
+	add_fields(d, s, encrypt, w);
+	add(d, w->iv->p, w->iv->n);
+	add(d, w->src->p, w->src->n);
+	memcpy(memory, d->b.p, d->b.n);
+	v[0].len = (uint32_t)d->b.n;
+	in[64] = 0xee;
+	fe_submit(q, v, 2, in);
+}
+
+/* A session ends while two threads work with it: a request is done rightly, or has no session. */
+static void closed_under_load(const struct fe_mode *m)
+{
+	struct bytes key = hex(KEY_128), iv = hex(IV_128), plain = hex(PLAIN_64),
+		     coded = hex(cipher_vectors[1].cipher);
+	struct work w = {.iv = &iv, .src = &plain, .dst_len = 64};
+	unsigned done = 0;
+	struct driver d;
+	uint8_t *memory;
+
+	driver_up(&d, m, REVISION_1, "--threads=3");
+	memory = fe_alloc(&d.fe, LOAD * 512, 64, NULL);
+	for (unsigned round = 0; round < 100; round++) {
+		struct session s = aes_session(&key, true);
+
+		CHECK_EQ(session_open(&d, &s), OK);
+		for (unsigned i = 0; i < LOAD; i++)
+			load(&d, d.data[i % 2], &s, &w, memory + i * 512);
+		fe_flush(d.data[0]);
+		fe_flush(d.data[1]);
+		CHECK_EQ(session_close(&d, &s), OK);
+		for (unsigned i = 0; i < LOAD; i++) {
+			void *cookie;
+			const uint8_t *in;
+
+			fe_wait(d.data[i % 2], &cookie);
+			in = cookie;
+			CHECK(in[64] == OK || in[64] == INVSESS);
+			if (in[64] == INVSESS)
+				continue;
+			CHECK_MEM(in, coded.p, coded.n);
+			done++;
+		}
+	}
+	tap_note("%u of %u requests were in time", done, 100 * LOAD);
+	fe_end(&d.fe);
+}
+
+/* Sessions belong to the connection. */
+static void reconnect(const struct fe_mode *m)
+{
+	struct bytes key = hex(KEY_128), iv = hex(IV_128), plain = hex(PLAIN_64);
+	struct session s = aes_session(&key, true), old;
+	struct work w = {.iv = &iv, .src = &plain, .dst_len = 64};
+	struct driver d = {.mode = LEGACY, .pieces = 1};
+	char path[300];
+
+	snprintf(path, sizeof(path), "%s/socket", fe_tmpdir());
+	fe_init(&d.fe, m);
+	d.fe.device_mask = 0;
+	fe_spawn_path(&d.fe, path, FE_ARGS("crypto", "--num-queues=2", "--max-sessions=1"));
+	for (unsigned round = 0; round < 3; round++) {
+		struct fe_process process = d.fe.process;
+
+		if (round) {
+			fe_init(&d.fe, m);
+			d.fe.process = process;
+			d.fe.device_mask = 0;
+			fe_connect(&d.fe, path);
+		}
+		driver_ready(&d);
+		old = s;
+		CHECK_EQ(session_open(&d, &s), OK); /* there is only one at a time */
+		CHECK_EQ(session_run(&d, d.data[0], &s, encrypt, &w), OK);
+		if (round)
+			CHECK_EQ(session_run(&d, d.data[1], &old, encrypt, &w), INVSESS);
+		fe_close(&d.fe);
+	}
+	fe_process_signal(&d.fe.process, SIGTERM);
+	fe_process_exits(&d.fe.process, 0);
+}
+
 /* --- limits --- */
 
 /* Milliseconds that n requests take with this limit, over both queues. */
@@ -443,6 +533,8 @@ int main(void)
 	fe_case("as QEMU does it", qemu, NULL);
 	fe_each_layout("pause", pause_and_reset);
 	fe_each_layout("driver comes back", rebind);
+	fe_each_layout("sessions end under load", closed_under_load);
+	fe_case("sessions end with the connection", reconnect, NULL);
 	fe_case("no algorithms", nothing_left, NULL);
 	fe_case("requests are limited", limited_requests, NULL);
 	fe_case("bytes are limited", limited_bytes, NULL);
