@@ -8,6 +8,7 @@
 
 #include <dirent.h>
 #include <fcntl.h>
+#include <signal.h>
 
 enum { DISK, SLOW, CDROM };
 
@@ -569,14 +570,12 @@ static void long_cdb(const struct fe_mode *m)
 	fe_end(&fe);
 }
 
-/* The device does not answer: the kernel aborts the command. */
-static void silence(const struct fe_mode *m)
+/* A command to which the device will not answer. */
+static struct command *issue_in_vain(void)
 {
+	uint64_t before = requests();
 	struct command *c;
-	uint64_t before;
 
-	begin_debug(m, ",sg-timeout=1s");
-	before = requests();
 	debug_set("every_nth", "1");
 	debug_set("opts", "4");
 	c = issue(rq, 0, 0, read_one, NULL, 0, guest(512), 512, 1);
@@ -585,8 +584,35 @@ static void silence(const struct fe_mode *m)
 		usleep(1000);
 	debug_set("opts", "0");
 	debug_set("every_nth", "0");
+	return c;
+}
+
+/* The kernel aborts it. */
+static void silence(const struct fe_mode *m)
+{
+	struct command *c;
+
+	begin_debug(m, ",sg-timeout=1s");
+	c = issue_in_vain();
 	is_response(answer_of(c, fe_wait(rq, NULL)), VIRTIO_SCSI_S_ABORTED);
 	calm(0, 0);
+	is_good(ask(read_one, NULL, 0, guest(512), 512));
+	fe_end(&fe);
+}
+
+/* Nor does the program wait for it in the end. */
+static void end_in_silence(const struct fe_mode *m)
+{
+	int64_t start;
+
+	begin_debug(m, ",sg-timeout=10s");
+	issue_in_vain();
+	start = fe_now_ms();
+	fe_process_signal(&fe.process, SIGTERM);
+	fe_process_exits(&fe.process, 0);
+	CHECK(fe_now_ms() - start < 9000);
+	fe_close(&fe);
+	begin_debug(m, "");
 	is_good(ask(read_one, NULL, 0, guest(512), 512));
 	fe_end(&fe);
 }
@@ -682,6 +708,8 @@ int main(void)
 		return tap_done();
 	each("scsi_generic");
 	each("block");
+	kind = "scsi_generic";
+	fe_case("a silent device at the end", end_in_silence, &split);
 	fe_case("last words", last_words, &split);
 	return tap_done();
 }
