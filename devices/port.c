@@ -455,6 +455,9 @@ void port_waiting(const struct port *p, struct iovec v[2])
 {
 	size_t first = MIN(p->used, p->ring_size - p->head);
 
+	v[0] = v[1] = (struct iovec){0};
+	if (!p->used)
+		return;
 	v[0] = (struct iovec){p->ring + p->head, first};
 	v[1] = (struct iovec){p->ring, p->used - first};
 }
