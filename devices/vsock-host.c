@@ -131,8 +131,12 @@ static const char *route_parse(struct vsock_route *routes, unsigned *n, const ch
 	} else if (strncmp(text, ":vsock:", 7) == 0) {
 		r.end = VSOCK_VSOCK;
 		reason = vsock_parse(&r, text + 7, listens);
+	} else if (listens && strncmp(text, ":vsock-seqpacket:", 17) == 0) {
+		r.end = VSOCK_VSOCK;
+		r.seqpacket = true;
+		reason = vsock_parse(&r, text + 17, listens);
 	} else {
-		return listens ? "the port is not followed by unix:, seqpacket:, tcp: or vsock:"
+		return listens ? "the port is not followed by unix:, seqpacket:, tcp:, vsock: or vsock-seqpacket:"
 			       : "the port is not followed by unix:, tcp: or vsock:";
 	}
 	if (!reason && r.any_port && r.end != VSOCK_VSOCK)
@@ -166,8 +170,8 @@ const struct option_spec vsock_options[] = {
 		.help = "the guest's connections to this port of the host go to END: unix:PATH, tcp:ADDRESS:PORT or "
 			"vsock:CID:PORT; *:vsock:CID for all ports; may be repeated"},
 	{"listen", OPTION_CALLBACK, .arg = "PORT:END", .parse = listen_parse,
-		.help = "connections to END go to this port of the guest: unix:PATH, seqpacket:PATH, tcp:ADDRESS:PORT or "
-			"vsock:PORT; may be repeated"},
+		.help = "connections to END go to this port of the guest: unix:PATH, seqpacket:PATH, tcp:ADDRESS:PORT, "
+			"vsock:PORT or vsock-seqpacket:PORT; may be repeated"},
 	{"group", OPTION_PATH, OPTION_FIELD(struct vsock, group), .arg = "DIRECTORY", .no_def = "none",
 		.help = "directory where the back-ends of guests that may reach each other by CID meet"},
 	{"buffer", OPTION_SIZE, OPTION_FIELD(struct vsock, buffer), .def = "256K", .min = 4096,
@@ -485,15 +489,15 @@ static int listen_route(struct vsock *v, const struct vsock_route *r)
 {
 	struct vsock_listener init = {
 		.what = VSOCK_LISTEN_ROUTE, .route = r, .type = VIRTIO_VSOCK_TYPE_STREAM};
+	int type = r->seqpacket ? SOCK_SEQPACKET : SOCK_STREAM;
 	int family = ((const struct sockaddr *)&r->addr)->sa_family, one = 1, err;
 	CLEANUP_FD int fd = -1;
 
 	if (r->seqpacket)
 		init.type = VIRTIO_VSOCK_TYPE_SEQPACKET;
 	if (r->end == VSOCK_UNIX)
-		return listen_path(
-			v, &init, "--listen", r->path, r->seqpacket ? SOCK_SEQPACKET : SOCK_STREAM, 0);
-	fd = socket(family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+		return listen_path(v, &init, "--listen", r->path, type, 0);
+	fd = socket(family, type | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
 	if (fd < 0)
 		return log_errno(errno, "--listen=%s", r->text);
 	setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &one, sizeof(one));

@@ -371,6 +371,7 @@ int main(void)
 		{"--forward=*:unix:/a", "only be forwarded to vsock"},
 		{"--forward=5:vsock:2", "CID:PORT"},
 		{"--listen=5:unix:", "path is empty"},
+		{"--listen=5:vsock-seqpacket:x", "a vsock end to listen on is a port"},
 		{"--uds-path=/nonexistent/x", "--uds-path=/nonexistent/x: No such file"},
 		{"--uds-path=/etc/passwd", "is no socket"},
 		{"--group=/nonexistent", "--group=/nonexistent: No such file"},

@@ -38,10 +38,10 @@ static int vsock_listens(uint32_t port, int type)
 	return fd;
 }
 
-static int vsock_connects(uint32_t port)
+static int vsock_connects(uint32_t port, int type)
 {
 	struct sockaddr_vm a = address(VMADDR_CID_LOCAL, port);
-	int fd = vsock_socket(SOCK_STREAM);
+	int fd = vsock_socket(type);
 
 	CHECK_SYS(connect(fd, (struct sockaddr *)&a, sizeof(a)));
 	return fd;
@@ -182,6 +182,35 @@ static void messages(const struct fe_mode *m)
 	fe_end(&g.fe);
 }
 
+static void listens_seqpacket(const struct fe_mode *m)
+{
+	char buf[8];
+	struct guest g;
+	struct flow f;
+	int fd;
+
+	close(vsock_socket(SOCK_SEQPACKET));
+	proxy_up(&g, m, "--listen=501:vsock-seqpacket:8002");
+	fd = vsock_connects(8002, SOCK_SEQPACKET);
+	f = flow_of(&g, SEQ, 501, 0);
+	expect(&f, VIRTIO_VSOCK_OP_REQUEST);
+	f.peer_port = g.h.src_port;
+	packet(&f, VIRTIO_VSOCK_OP_RESPONSE, 0, NULL, 0);
+	host_writes(fd, "one", 3);
+	host_writes(fd, "two", 3);
+	for (unsigned i = 0; i < 2; i++) {
+		expect(&f, VIRTIO_VSOCK_OP_RW);
+		CHECK_EQ(g.len, 3);
+		CHECK_MEM(g.data, i ? "two" : "one", 3);
+	}
+	packet(&f, VIRTIO_VSOCK_OP_RW, VIRTIO_VSOCK_SEQ_EOM, "three", 5);
+	CHECK(fe_poll(fd, POLLIN, fe_limit_ms));
+	CHECK_EQ(recv(fd, buf, sizeof(buf), 0), 5);
+	close(fd);
+	expect(&f, VIRTIO_VSOCK_OP_SHUTDOWN);
+	fe_end(&g.fe);
+}
+
 /* A port of the host's leads to one of the guest's. */
 static void listens(const struct fe_mode *m)
 {
@@ -192,7 +221,7 @@ static void listens(const struct fe_mode *m)
 
 	close(vsock_socket(SOCK_STREAM));
 	proxy_up(&g, m, "--listen=500:vsock:8001");
-	fd = vsock_connects(8001);
+	fd = vsock_connects(8001, SOCK_STREAM);
 	f = flow_of(&g, STREAM, 500, 0);
 	expect(&f, VIRTIO_VSOCK_OP_REQUEST);
 	f.peer_port = g.h.src_port;
@@ -208,7 +237,7 @@ static void listens(const struct fe_mode *m)
 	host_at_end(fd);
 	close(fd);
 	/* refused */
-	fd = vsock_connects(8001);
+	fd = vsock_connects(8001, SOCK_STREAM);
 	expect(&f, VIRTIO_VSOCK_OP_REQUEST);
 	f.peer_port = g.h.src_port;
 	packet(&f, VIRTIO_VSOCK_OP_RST, 0, NULL, 0);
@@ -224,5 +253,6 @@ int main(void)
 	fe_each_layout("bulk", bulk);
 	fe_each_layout("messages", messages);
 	fe_each_layout("listen", listens);
+	fe_each_layout("listen for messages", listens_seqpacket);
 	return tap_done();
 }

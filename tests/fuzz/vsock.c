@@ -48,6 +48,7 @@ struct slot {
 	struct iovec iov[2];
 	struct vsock_slot req;
 	uint8_t bytes[600];
+	unsigned seq; /* in the order they are taken */
 	bool out;
 };
 
@@ -56,8 +57,8 @@ static struct {
 	struct vsock v;
 	struct virtio_vsock_config config;
 	struct virtqueue queue[QUEUES];
-	bool running, has_packet, refuse;
-	unsigned offered;
+	bool running, has_packet, refuse, continues;
+	unsigned offered, seq, small; /* every so many-th buffer has room for a header only; 0: none */
 	size_t buffer;
 	struct slot slots[SLOTS];
 	struct element tx;
@@ -75,20 +76,28 @@ static struct {
 
 /* The core, as far as a socket device sees it */
 
+static size_t buffer_len(void)
+{
+	return f.small && f.seq % f.small == 0 ? VSOCK_HDR : f.buffer;
+}
+
 static struct element *slot_take(struct virtqueue *q)
 {
 	struct slot *s = NULL;
+	size_t len;
 
 	for (unsigned i = 0; i < SLOTS && !s; i++)
 		s = f.slots[i].out ? NULL : &f.slots[i];
 	if (!f.offered || !s)
 		return NULL;
 	f.offered--;
+	len = buffer_len();
+	s->seq = f.seq++;
 	s->out = true;
 	s->e = (struct element){.queue = q, .req = &s->req};
 	memset(&s->req, 0, sizeof(s->req));
-	s->iov[0] = (struct iovec){s->bytes, MIN(f.buffer, (size_t)VSOCK_HDR)};
-	s->iov[1] = (struct iovec){s->bytes + s->iov[0].iov_len, f.buffer - s->iov[0].iov_len};
+	s->iov[0] = (struct iovec){s->bytes, MIN(len, (size_t)VSOCK_HDR)};
+	s->iov[1] = (struct iovec){s->bytes + s->iov[0].iov_len, len - s->iov[0].iov_len};
 	cursor_init(&s->e.wr, s->iov, 2);
 	return &s->e;
 }
@@ -150,8 +159,10 @@ void virtqueue_unpop(struct element *e)
 	struct slot *s = container_of(e, struct slot, e);
 
 	require(e != &f.tx && s->out, "a buffer comes back once");
+	require(s->seq == f.seq - 1, "it is the youngest");
 	s->out = false;
 	f.offered++;
+	f.seq--;
 }
 
 void virtqueue_wake(void *arg)
@@ -167,7 +178,7 @@ unsigned virtqueue_index(const struct virtqueue *q)
 bool virtqueue_continues(const struct virtqueue *q)
 {
 	(void)q;
-	return false;
+	return f.continues;
 }
 
 /* The host's side */
@@ -288,6 +299,7 @@ static void step_buffers(void)
 
 	f.offered += n % 64;
 	f.buffer = size < 8 ? size * 8u : MIN(VSOCK_HDR + size * 2u, sizeof(f.slots[0].bytes));
+	f.small = n / 64;
 	f.alloc = input_u16(&f.in);
 	f.fwd = input_u16(&f.in);
 	f.queue[RX].woken = true;
@@ -329,14 +341,16 @@ static void step_read(void)
 		(void)!recv(fd, bytes, sizeof(bytes), MSG_DONTWAIT);
 }
 
-static void driver_start(void)
+static void driver_start(bool continues)
 {
 	if (f.running)
 		return;
 	f.running = true;
+	f.continues = continues;
 	f.b.features = BIT(VIRTIO_VSOCK_F_SEQPACKET) | BIT(FEATURE_VERSION_1);
 	for (unsigned i = 0; i < QUEUES; i++)
 		require(vsock_start(&f.b, &f.queue[i]) == 0, "queues start");
+	require(continues || !f.v.nconns, "a new guest has no connections");
 }
 
 static void driver_stop(void)
@@ -382,7 +396,7 @@ static void step(void)
 		driver_stop();
 		break;
 	case OP_START:
-		driver_start();
+		driver_start(input_u8(&f.in) % 2);
 		break;
 	case OP_RESET:
 		driver_stop();
@@ -409,7 +423,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	f.v.max_conns = CONNS;
 	log_set_level(LOG_LEVEL_ERROR);
 	require(loop_new(&f.b.loop, "fuzz") == 0 && vsock_open(&f.b) == 0, "it opens");
-	driver_start();
+	driver_start(false);
 	for (unsigned i = 0; i < STEPS_MAX && input_left(&f.in); i++)
 		step();
 	driver_stop();
@@ -471,6 +485,7 @@ void fuzz_seeds(void (*emit)(const char *name, const void *data, size_t size))
 		seed_packet(&s, type, 0, 0, 3, 2, VIRTIO_VSOCK_OP_RST);
 		seed_u8(&s, OP_STOP);
 		seed_u8(&s, OP_START);
+		seed_u8(&s, 1);
 		seed_u8(&s, OP_TIME);
 		seed_u8(&s, 200);
 		seed_u8(&s, OP_RESET);
