@@ -248,7 +248,7 @@ static void lost(struct gpu_link *l)
 	struct gpu_3d *t = container_of(l, struct gpu_3d, link);
 
 	if (!t->quiet)
-		log_error("the renderer is lost, and all 3D contexts with it; 2D goes on");
+		log_guest_error("the renderer is lost, and all 3D contexts with it; 2D goes on");
 	if (t->g && t->requests)
 		log_writes(t->g, NULL);
 	forget(t);
@@ -281,7 +281,7 @@ static bool take_capsets(struct gpu_3d *t, const struct wire_reply *m)
 	return true;
 }
 
-static bool reply(struct gpu_link *l, const struct wire_reply *m)
+static bool reply_came(struct gpu_link *l, const struct wire_reply *m)
 {
 	struct gpu_3d *t = container_of(l, struct gpu_3d, link);
 
@@ -320,7 +320,7 @@ bool gpu_3d_full(struct gpu_3d *t)
 /* Speaking */
 
 /* NULL: there is no renderer (any more). */
-static void *put(struct gpu_3d *t, struct wire m, size_t payload)
+static void *say(struct gpu_3d *t, struct wire m, size_t payload)
 {
 	void *at = gpu_link_put(&t->link, m, payload);
 
@@ -340,7 +340,7 @@ static bool put_fd(struct gpu_3d *t, int fd)
 
 static bool put_region(struct gpu_3d *t, const struct backend_region *r)
 {
-	struct wire_region *p = put(t, (struct wire){.type = WIRE_MEMORY, .flags = WIRE_FD}, sizeof(*p));
+	struct wire_region *p = say(t, (struct wire){.type = WIRE_MEMORY, .flags = WIRE_FD}, sizeof(*p));
 
 	if (!p)
 		return false;
@@ -359,7 +359,7 @@ static bool put_memory(struct gpu_3d *t)
 
 	if (t->has_memory && t->generation == generation)
 		return gpu_link_up(&t->link);
-	if (!put(t, (struct wire){.type = WIRE_MEMORY_BEGIN}, 0))
+	if (!say(t, (struct wire){.type = WIRE_MEMORY_BEGIN}, 0))
 		return false;
 	if (backend_memory_get(t->g->b, &memory)) {
 		for (i = 0; ok && backend_memory_region(t->g->b, &memory, i, &region); i++)
@@ -368,7 +368,7 @@ static bool put_memory(struct gpu_3d *t)
 	}
 	t->has_memory = true;
 	t->generation = generation;
-	return ok && put(t, (struct wire){.type = WIRE_MEMORY_END}, 0);
+	return ok && say(t, (struct wire){.type = WIRE_MEMORY_END}, 0);
 }
 
 void gpu_3d_memory(struct gpu_3d *t)
@@ -377,7 +377,7 @@ void gpu_3d_memory(struct gpu_3d *t)
 		put_memory(t);
 }
 
-static int start(struct gpu_3d *t)
+static int renderer_start(struct gpu_3d *t)
 {
 	struct wire_hello *hello;
 	int err = gpu_link_start(&t->link);
@@ -385,7 +385,7 @@ static int start(struct gpu_3d *t)
 	t->started = time_ns();
 	if (err)
 		return err;
-	hello = put(t, (struct wire){.type = WIRE_HELLO}, sizeof(*hello));
+	hello = say(t, (struct wire){.type = WIRE_HELLO}, sizeof(*hello));
 	t->used = false;
 	if (!hello)
 		return -ENOMEM;
@@ -402,7 +402,7 @@ static bool present(struct gpu_3d *t)
 		return true;
 	if (t->started && time_ns() - t->started < RESTART_NS)
 		return false;
-	return start(t) == 0;
+	return renderer_start(t) == 0;
 }
 
 static void take_turn(struct gpu_3d *t, struct gpu_request *r)
@@ -421,7 +421,7 @@ static void *put_request(struct gpu_3d *t, struct gpu_request *r, struct wire m,
 	m.seq = t->seq + 1;
 	m.flags = (uint16_t)(WIRE_ANSWER | (has_fence(r) ? WIRE_FENCE : 0));
 	m.ctx = le32toh(r->hdr.ctx_id);
-	at = put(t, m, payload);
+	at = say(t, m, payload);
 	if (!at)
 		return NULL;
 	t->seq++;
@@ -460,7 +460,7 @@ static void expired(struct timer *timer)
 {
 	struct gpu_3d *t = container_of(timer, struct gpu_3d, expiry);
 
-	log_warn("the renderer did not finish in time");
+	log_guest_warn("the renderer did not finish in time");
 	give_it_up(t);
 }
 
@@ -498,7 +498,7 @@ uint32_t gpu_3d_attach_backing(struct gpu_resource *res)
 	}
 	if (!res->in_renderer || !put_memory(t))
 		return VIRTIO_GPU_RESP_ERR_UNSPEC;
-	entry = put(t, (struct wire){.type = WIRE_BACKING, .resource = res->id, .arg = b->n},
+	entry = say(t, (struct wire){.type = WIRE_BACKING, .resource = res->id, .arg = b->n},
 		b->n * sizeof(*entry));
 	if (!entry)
 		return VIRTIO_GPU_RESP_ERR_UNSPEC;
@@ -512,7 +512,7 @@ uint32_t gpu_3d_attach_backing(struct gpu_resource *res)
 void gpu_3d_detach_backing(struct gpu_resource *res)
 {
 	if (res->attached)
-		put(of(res->g), (struct wire){.type = WIRE_BACKING_NONE, .resource = res->id}, 0);
+		say(of(res->g), (struct wire){.type = WIRE_BACKING_NONE, .resource = res->id}, 0);
 	res->attached = false;
 }
 
@@ -687,7 +687,7 @@ void gpu_3d_destroy(struct gpu_resource *res)
 {
 	gpu_3d_detach_backing(res);
 	if (res->in_renderer)
-		put(of(res->g), (struct wire){.type = WIRE_UNREF, .resource = res->id}, 0);
+		say(of(res->g), (struct wire){.type = WIRE_UNREF, .resource = res->id}, 0);
 	res->in_renderer = false;
 	drop_dmabuf(res);
 }
@@ -748,7 +748,7 @@ uint32_t gpu_cmd_submit(struct gpu *g, struct gpu_request *r, const union gpu_co
 
 static bool put_pixels(struct gpu_resource *res, int fd)
 {
-	struct wire_pixels *p = put(of(res->g),
+	struct wire_pixels *p = say(of(res->g),
 		(struct wire){.type = WIRE_PIXELS, .flags = WIRE_FD, .resource = res->id}, sizeof(*p));
 
 	if (!p) {
@@ -788,7 +788,7 @@ void gpu_3d_unshow(struct gpu_resource *res)
 	if (res->refs > 2) /* besides the table and the scanout: an update of it is being sent */
 		return;
 	if (res->in_renderer)
-		put(of(res->g), (struct wire){.type = WIRE_PIXELS_NONE, .resource = res->id}, 0);
+		say(of(res->g), (struct wire){.type = WIRE_PIXELS_NONE, .resource = res->id}, 0);
 	gpu_pixels_free(res);
 }
 
@@ -801,7 +801,7 @@ static bool put_ticket(
 	m.flags = WIRE_ANSWER;
 	m.resource = res->id;
 	m.seq = t->seq + 1;
-	at = res->in_renderer ? put(t, m, payload ? sizeof(*payload) : 0) : NULL;
+	at = res->in_renderer ? say(t, m, payload ? sizeof(*payload) : 0) : NULL;
 	if (!at)
 		return false;
 	if (payload)
@@ -878,7 +878,7 @@ static bool starts(struct gpu_3d *t)
 	uint64_t end = time_ns() + START_MS * NS_PER_MS, now = 0;
 
 	t->quiet = t->link.trying = true;
-	if (start(t) == 0)
+	if (renderer_start(t) == 0)
 		while (!t->ready && (now = time_ns()) < end &&
 			gpu_link_wait(&t->link, (int)((end - now) / NS_PER_MS) + 1))
 			;
@@ -925,8 +925,11 @@ static struct gpu_3d *new (struct gpu *g)
 	t->running.last = &t->running.first;
 	t->fenced.last = &t->fenced.first;
 	t->expiry.expired = expired;
-	t->link = (struct gpu_link){
-		.fd = -1, .loop = g ? g->b->loop : NULL, .reply = reply, .lost = lost, .drained = drained};
+	t->link = (struct gpu_link){.fd = -1,
+		.loop = g ? g->b->loop : NULL,
+		.reply = reply_came,
+		.lost = lost,
+		.drained = drained};
 	return t;
 }
 

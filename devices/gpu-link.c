@@ -16,7 +16,7 @@
 #include <sys/socket.h>
 #include <sys/wait.h>
 
-enum { SOCKET_BUFFER = 1 << 20, KEEP_ROOM = 1 << 20, FIRST_ROOM = 16 << 10 };
+enum { LINE_BUFFER = 1 << 20, KEEP_ROOM = 1 << 20, FIRST_ROOM = 16 << 10 };
 
 extern char **environ;
 
@@ -69,9 +69,9 @@ static bool child_reap(struct gpu_child *c)
 	if (!pid)
 		return false;
 	if (pid > 0 && !c->wanted && !c->l->trying && WIFSIGNALED(status))
-		log_error("the renderer was ended by signal %d", WTERMSIG(status));
+		log_guest_error("the renderer was ended by signal %d", WTERMSIG(status));
 	else if (pid > 0 && !c->wanted && !c->l->trying)
-		log_error("the renderer ended with status %d", WEXITSTATUS(status));
+		log_guest_error("the renderer ended with status %d", WEXITSTATUS(status));
 	return true;
 }
 
@@ -276,7 +276,7 @@ static void speak(struct gpu_link *l)
 	l->drained(l);
 }
 
-static void pump(struct task *t)
+static void speak_soon(struct task *t)
 {
 	struct gpu_link *l = container_of(t, struct gpu_link, pump);
 
@@ -365,7 +365,7 @@ static bool listen_to(struct gpu_link *l)
 	ssize_t n = hear(l);
 
 	if (n < 0 && n != -EPIPE)
-		log_error("the renderer says what nobody asked for");
+		log_guest_error("the renderer says what nobody asked for");
 	if (n < 0)
 		lose(l);
 	return n > 0;
@@ -397,11 +397,11 @@ bool gpu_link_wait(struct gpu_link *l, int ms)
 
 int gpu_link_start(struct gpu_link *l)
 {
-	int sv[2], size = SOCKET_BUFFER, err;
+	int sv[2], size = LINE_BUFFER, err;
 
 	l->fd = -1;
 	l->watch = (struct watch){.fd = -1, .ready = link_ready};
-	l->pump.run = pump;
+	l->pump.run = speak_soon;
 	if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, sv) < 0)
 		return log_errno(errno, "a socket for the renderer");
 	setsockopt(sv[0], SOL_SOCKET, SO_SNDBUF, &size, sizeof(size));

@@ -329,13 +329,20 @@ ports()
 	port_figures file "$dir" files
 }
 
-# 2D at 1920x1080: transfer, flush, and the display takes all of the pixels.
+# 2D at 1920x1080: transfer, flush, and the display takes all of the pixels; 3D: the
+# renderer fills the picture, and it is read back.
 # Front-end and back-end share a core, so frames count less than processor time.
 gpu()
 {
 	local qemu peer='' theirs=- ratio=- i key
 	started gpu
-	! "$vum" gpu --print-capabilities | grep -q virgl || started gpu.virgl --virgl
+	if "$vum" gpu --print-capabilities | grep -q virgl; then
+		started gpu.virgl --virgl
+		for ((i = 0; i < slices; i++)); do
+			frames "$vum" three gpu --virgl
+		done
+		figure gpu.3d.frames "$(median "$tmp/three.fps")" - - frames/s
+	fi
 	qemu=$("$srcdir/tests/guest/build-qemu" --cached) && peer=$qemu/root/usr/lib/qemu/vhost-user-gpu
 	[ -x "$peer" ] || note "no vhost-user-gpu of QEMU to compare with (tests/guest/build-qemu gets it)"
 	for ((i = 0; i < slices; i++)); do

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * Frames of a vhost-user gpu: the guest's picture of 1920x1080 is transferred and flushed, the display takes the pixels and
- * throws them away, then comes the next. VUM is the program; it gets the arguments of this one, and --fd.
+ * throws them away, then comes the next. With --virgl the picture is drawn by the renderer instead, and comes back from there. VUM
+ * is the program; it gets the arguments of this one, and --fd.
  *
  *	gpubench SECONDS [ARGUMENT...]
  *
@@ -101,6 +102,67 @@ static void frame(void)
 	fe_release(&fe, mark);
 }
 
+/* virglrenderer's commands: opcode, object type << 8, words that follow << 16 */
+enum { CREATE_OBJECT = 1, SET_FRAMEBUFFER = 5, CLEAR = 7, OBJECT_SURFACE = 8, CLEAR_COLOR0 = 1 << 2 };
+enum { TEXTURE_2D = 2, RENDER_TARGET = 1 << 1, Y_0_TOP = 1, CONTEXT = 1 };
+
+static void submit(const uint32_t *words, uint32_t size)
+{
+	struct {
+		struct virtio_gpu_cmd_submit c;
+		uint32_t words[16];
+	} all = {.c = {.hdr.type = VIRTIO_GPU_CMD_SUBMIT_3D, .hdr.ctx_id = CONTEXT, .size = size}};
+
+	memcpy(all.words, words, size);
+	command(&all, sizeof(all.c) + size);
+}
+
+static void frame_3d(void)
+{
+	static const uint32_t clear[] = {
+		CLEAR | 8 << 16, CLEAR_COLOR0, 0x3e800000, 0, 0, 0x3f800000, 0, 0, 0};
+	size_t mark = fe_mark(&fe);
+
+	submit(clear, sizeof(clear));
+	COMMAND((struct virtio_gpu_resource_flush){.hdr.type = VIRTIO_GPU_CMD_RESOURCE_FLUSH,
+		.hdr.flags = VIRTIO_GPU_FLAG_FENCE,
+		.r = {0, 0, W, H},
+		.resource_id = 1});
+	serve(UPDATE);
+	done();
+	done();
+	fe_release(&fe, mark);
+}
+
+static void set_up_3d(void)
+{
+	static const uint32_t target[] = {CREATE_OBJECT | OBJECT_SURFACE << 8 | 5 << 16, 1, 1,
+		VIRTIO_GPU_FORMAT_B8G8R8X8_UNORM, 0, 0, SET_FRAMEBUFFER | 3 << 16, 1, 0, 1};
+
+	COMMAND((struct virtio_gpu_ctx_create){.hdr.type = VIRTIO_GPU_CMD_CTX_CREATE, .hdr.ctx_id = CONTEXT});
+	done();
+	COMMAND((struct virtio_gpu_resource_create_3d){.hdr.type = VIRTIO_GPU_CMD_RESOURCE_CREATE_3D,
+		.resource_id = 1,
+		.target = TEXTURE_2D,
+		.format = VIRTIO_GPU_FORMAT_B8G8R8X8_UNORM,
+		.bind = RENDER_TARGET,
+		.width = W,
+		.height = H,
+		.depth = 1,
+		.array_size = 1,
+		.flags = Y_0_TOP});
+	done();
+	COMMAND((struct virtio_gpu_ctx_resource){
+		.hdr.type = VIRTIO_GPU_CMD_CTX_ATTACH_RESOURCE, .hdr.ctx_id = CONTEXT, .resource_id = 1});
+	done();
+	submit(target, sizeof(target));
+	done();
+	COMMAND((struct virtio_gpu_set_scanout){
+		.hdr.type = VIRTIO_GPU_CMD_SET_SCANOUT, .r = {0, 0, W, H}, .resource_id = 1});
+	serve(SCANOUT);
+	done();
+}
+
 static void set_up(void)
 {
 	struct {
@@ -130,6 +192,7 @@ static void set_up(void)
 int main(int argc, char **argv)
 {
 	const char *args[16] = {NULL};
+	bool virgl = false;
 	unsigned frames = 0;
 	uint64_t cpu;
 	int64_t start, end;
@@ -139,24 +202,29 @@ int main(int argc, char **argv)
 		fprintf(stderr, "usage: gpubench SECONDS [ARGUMENT...]\n");
 		return 2;
 	}
-	for (int i = 2; i < argc; i++)
+	for (int i = 2; i < argc; i++) {
 		args[i - 2] = argv[i];
+		virgl |= strcmp(argv[i], "--virgl") == 0;
+	}
 	fe_init(&fe, NULL);
-	fe.device_mask = 0; /* 2D alone, which all have in the same way */
+	fe.device_mask = virgl; /* 2D alone is what all have in the same way */
 	fe_spawn(&fe, args);
 	fe_handshake(&fe);
 	fe_memory_default(&fe);
 	plug();
 	q = fe_queue_up(&fe, 0, 64);
 	fe_queue_up(&fe, 1, 16);
-	set_up();
+	if (virgl)
+		set_up_3d();
+	else
+		set_up();
 	for (unsigned i = 0; i < 20; i++) /* the first may come twice: what is shown anew is sent by itself */
-		frame();
+		virgl ? frame_3d() : frame();
 	cpu = fe_process_cpu_ms(&fe.process);
 	start = fe_now_ms();
 	end = start + (int64_t)(atof(argv[1]) * 1000);
 	while (fe_now_ms() < end) {
-		frame();
+		virgl ? frame_3d() : frame();
 		frames++;
 	}
 	s = (double)(fe_now_ms() - start) / 1000;

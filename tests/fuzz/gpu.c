@@ -21,7 +21,21 @@
 #include "../../devices/gpu-resource.c"
 #include "../../devices/gpu-shot.c"
 #include "../../devices/gpu.c"
+#ifdef FUZZ_RENDERER
+#include "gpu-hostile.h"
+#else
 #include "../device/gpu-3d-pretend.c"
+
+static void hostile_step(struct input *in)
+{
+	(void)in;
+}
+
+static void hostile_stop(struct gpu_3d *t)
+{
+	(void)t;
+}
+#endif
 
 enum {
 	LOW_SIZE = 0x20000, /* guest memory: from 0, and a page further up that may go */
@@ -44,6 +58,7 @@ enum {
 	OP_RESET,
 	OP_STOP,
 	OP_TURN,
+	OP_RENDERER,
 	OPS
 };
 
@@ -183,8 +198,10 @@ static uint32_t pick(void)
 static struct buffer *buffer_new(uint32_t type, unsigned words, uint8_t room)
 {
 	struct buffer *b = calloc(1, sizeof(*b));
-	struct virtio_gpu_ctrl_hdr hdr = {
-		.type = htole32(type), .flags = htole32(room & 1), .fence_id = room};
+	struct virtio_gpu_ctrl_hdr hdr = {.type = htole32(type),
+		.flags = htole32(room & 1),
+		.fence_id = room,
+		.ctx_id = htole32(room & 3)};
 	unsigned i;
 
 	require(b != NULL, "memory");
@@ -276,6 +293,7 @@ static void write_display(void)
 static void stop(void)
 {
 	gpu_stop(&f.b, &f.queue[CONTROL]);
+	hostile_stop(f.g->three);
 	require(f.out == 0, "all buffers come back when the queue stops");
 }
 
@@ -317,6 +335,10 @@ static void step(void)
 		break;
 	case OP_RESET:
 		reset();
+		break;
+	case OP_RENDERER:
+		hostile_step(&f.in);
+		turn();
 		break;
 	case OP_STOP:
 		stop();
@@ -420,6 +442,16 @@ static void seed_questions(struct seed *s)
 		14);
 }
 
+/* Only of interest where the renderer is hostile. */
+enum { RENDERER_READ = 0, RENDERER_ANSWER = 66, RENDERER_FENCE = 2, RENDERER_BYTES = 3, RENDERER_END = 4 };
+
+static void seed_renderer(struct seed *s, unsigned answers)
+{
+	seed_put(s, (const uint8_t[]){OP_TURN, OP_RENDERER, RENDERER_READ}, 3);
+	while (answers--)
+		seed_put(s, (const uint8_t[]){OP_RENDERER, RENDERER_ANSWER}, 2);
+}
+
 void fuzz_seeds(void (*emit)(const char *name, const void *data, size_t size))
 {
 	struct seed s = {.n = 0};
@@ -469,4 +501,19 @@ void fuzz_seeds(void (*emit)(const char *name, const void *data, size_t size))
 	SEED(&s, VIRTIO_GPU_CMD_RESOURCE_UNREF, 3, 3, 0);
 	seed_put(&s, (const uint8_t[]){OP_TURN, OP_PLUG, OP_READ, 4, OP_RESET}, 5);
 	emit("dmabuf", s.bytes, s.n);
+	s.n = 0;
+	seed_display(&s);
+	SEED(&s, VIRTIO_GPU_CMD_CTX_CREATE, 3, 1, 0);
+	seed_screen_3d(&s);
+	SEED(&s, VIRTIO_GPU_CMD_SUBMIT_3D, 3, 8, 0, 1, 1);
+	seed_renderer(&s, 8);
+	seed_put(&s, (const uint8_t[]){OP_RENDERER, RENDERER_FENCE, 8, OP_READ, 9}, 5);
+	SEED(&s, VIRTIO_GPU_CMD_RESOURCE_FLUSH, 3, 0, 0, 8, 8, 3, 0);
+	seed_put(&s, (const uint8_t[]){OP_MEMORY, OP_TURN, OP_RENDERER, RENDERER_END}, 4);
+	SEED(&s, VIRTIO_GPU_CMD_RESOURCE_UNREF, 3, 3, 0);
+	seed_u8(&s, OP_RESET);
+	SEED(&s, VIRTIO_GPU_CMD_CTX_CREATE, 3, 1, 0);
+	seed_renderer(&s, 1);
+	seed_put(&s, (const uint8_t[]){OP_RENDERER, RENDERER_BYTES, 96, 1, 0, 0, 0, 9}, 8);
+	emit("renderer", s.bytes, s.n);
 }
