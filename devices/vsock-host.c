@@ -312,7 +312,7 @@ static bool greeting_parse(const struct vsock_greeting *g, const char *text, str
 			return false;
 		text += 6;
 		if (!port_parse(&text, &cid) || *text++ != ' ' || !port_parse(&text, &key->peer_port) ||
-			cid < 3)
+			cid < 3 || cid == g->v->guest_cid)
 			return false;
 	} else {
 		key->peer_port = vsock_conn_port(g->v, key->guest_port, g->type);

@@ -325,15 +325,26 @@ static void bad_greetings(const struct fe_mode *m)
 {
 	static const char *const bad[] = {"GET / HTTP/1.0\n", "CONNECT \n", "CONNECT 99999999999\n",
 		"CONNECT 1 FROM 3 4\n", "CONNECT -1\n", "\n"};
-	char text[200];
+	static const char *const bad_siblings[] = {"CONNECT 1\n", "CONNECT 1 FROM 2 5\n",
+		"CONNECT 1 FROM 7 5\n", "CONNECT 1 FROM 9\n", "CONNECT 1 FROM 4294967295 5\n"};
+	char text[200], group[160], sibling[192];
 	struct guest g;
 	int fd, silent;
 
-	guest_up(&g, m, NULL);
+	snprintf(group, sizeof(group), "--group=%s", fe_tmpdir());
+	snprintf(sibling, sizeof(sibling), "%s/7.stream", group + strlen("--group="));
+	guest_up(&g, m, group);
 	silent = host_socket(g.uds, SOCK_STREAM, false);
 	for (unsigned i = 0; i < ARRAY_SIZE(bad); i++) {
 		fd = host_socket(g.uds, SOCK_STREAM, false);
 		host_writes(fd, bad[i], strlen(bad[i]));
+		CHECK(fe_poll(fd, POLLIN, fe_limit_ms));
+		CHECK(recv(fd, text, 1, MSG_DONTWAIT) <= 0);
+		close(fd);
+	}
+	for (unsigned i = 0; i < ARRAY_SIZE(bad_siblings); i++) {
+		fd = host_socket(sibling, SOCK_STREAM, false);
+		host_writes(fd, bad_siblings[i], strlen(bad_siblings[i]));
 		CHECK(fe_poll(fd, POLLIN, fe_limit_ms));
 		CHECK(recv(fd, text, 1, MSG_DONTWAIT) <= 0);
 		close(fd);

@@ -652,6 +652,77 @@ static void reconnect(const struct fe_mode *m)
 	fe_close(&g.fe);
 }
 
+static void event_comes(struct guest *g, struct virtio_vsock_event *event)
+{
+	CHECK_EQ(fe_wait(g->event, NULL), sizeof(*event));
+	CHECK_EQ(event->id, VIRTIO_VSOCK_EVENT_TRANSPORT_RESET);
+	event->id = 0xff;
+}
+
+/* Live migration: the rings go on in another process, which the guest is told of; its connection is gone, and it can make a new one. */
+static void moved(const struct fe_mode *m)
+{
+	struct virtio_vsock_event *event;
+	struct vring_driver_buf b;
+	char path[2][160], uds[192];
+	uint32_t base[3];
+	struct guest g;
+	struct flow f;
+	int listener, fd;
+
+	g.cid = CID;
+	paths(&g);
+	snprintf(path[0], sizeof(path[0]), "%s/from", g.dir);
+	snprintf(path[1], sizeof(path[1]), "%s/to", g.dir);
+	snprintf(uds, sizeof(uds), "--uds-path=%s", g.uds);
+	fe_init(&g.fe, m);
+	fe_spawn_path(&g.fe, path[0], FE_ARGS("vsock", "--guest-cid=7", "--buffer=64K", uds));
+	listener = host_listens(&g, 6, SOCK_STREAM);
+	fe_handshake(&g.fe);
+	fe_memory_default(&g.fe);
+	queues_up(&g);
+	event = fe_alloc(&g.fe, sizeof(*event), 8, NULL);
+	b = fe_wr(&g.fe, event, sizeof(*event));
+	for (unsigned i = 0; i < 2; i++) {
+		fe_submit(g.event, &b, 1, NULL);
+		fe_flush(g.event);
+		if (i == 0)
+			event_comes(&g, event); /* a guest that starts has no connections */
+	}
+	f = flow_of(&g, STREAM, 5, 6);
+	fd = guest_connects(&f, listener);
+	packet(&f, VIRTIO_VSOCK_OP_RW, 0, "x", 1);
+	host_reads(fd, g.data, 1);
+	for (unsigned i = 0; i < 3; i++)
+		base[i] = fe_queue_stop(g.fe.queues[i]);
+	fe_hangup(&g.fe);
+	host_at_end(fd);
+	close(fd);
+	fe_process_signal(&g.fe.process, SIGTERM);
+	fe_process_exits(&g.fe.process, 0);
+
+	fe_spawn_path(&g.fe, path[1], FE_ARGS("vsock", "--guest-cid=7", "--buffer=64K", uds));
+	fe_handshake(&g.fe);
+	fe_memory_send(&g.fe);
+	for (unsigned i = 0; i < 3; i++) {
+		fe_queue_send(g.fe.queues[i], base[i]);
+		fe_queue_enable(g.fe.queues[i], true);
+	}
+	event_comes(&g, event);
+	packet(&f, VIRTIO_VSOCK_OP_RW, 0, "y", 1); /* a guest that does not listen */
+	expect(&f, VIRTIO_VSOCK_OP_RST);
+	f = flow_of(&g, STREAM, 5, 6);
+	fd = guest_connects(&f, listener);
+	packet(&f, VIRTIO_VSOCK_OP_RW, 0, "z", 1);
+	host_reads(fd, g.data, 1);
+	CHECK_EQ(g.data[0], 'z');
+	close(fd);
+	close(listener);
+	fe_close(&g.fe);
+	fe_process_signal(&g.fe.process, SIGTERM);
+	fe_process_exits(&g.fe.process, 0);
+}
+
 int main(void)
 {
 	signal(SIGPIPE, SIG_IGN);
@@ -669,5 +740,6 @@ int main(void)
 	fe_each_mode("pause and go on", pause_and_go_on);
 	fe_each_mode("reboot", reboot);
 	fe_each_layout("reconnect", reconnect);
+	fe_each_mode_in_order("moved to another process", moved);
 	return tap_done();
 }
