@@ -166,6 +166,7 @@ static void measure_image(struct disk_file *f, const struct stat *st)
 	/* a hole behind the end changes nothing, but says whether holes can be made */
 	m->discard = !m->read_only && fallocate(f->fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE,
 					      ALIGN_UP(st->st_size, 65536), 65536) == 0;
+	m->discard_zeroes = m->discard;
 }
 
 /* What O_DIRECT wants, where the kernel says so (Linux 6.1). */

@@ -121,6 +121,7 @@ struct disk_limits {
 	uint32_t discard_granularity; /* power of two */
 	bool read_only;
 	bool discard, write_zeroes, secure_erase; /* supported; false when read_only */
+	bool discard_zeroes; /* what was discarded reads as zeroes */
 };
 
 enum disk_op {

@@ -190,7 +190,7 @@ void scsi_read_capacity16(struct scsi_request *r)
 	put_be32(out + 8, l->block);
 	out[13] = (uint8_t)MIN((unsigned)__builtin_ctz(physical), 15u);
 	if (m->discard && l->type == SCSI_DISK)
-		out[14] = 0x80; /* LBPME */
+		out[14] = m->discard_zeroes ? 0xc0 : 0x80; /* LBPME, LBPRZ */
 	if (scsi_wants_in(r, r->alloc))
 		scsi_reply(r, out, sizeof(out));
 }

@@ -131,6 +131,23 @@ static size_t vpd_extended(const struct scsi_lun *l, uint8_t *p)
 	return 60;
 }
 
+/* SPC-4, 7.8.9: all mode pages are shared by all nexuses */
+static size_t vpd_policy(const struct scsi_lun *l, uint8_t *p)
+{
+	(void)l;
+	p[0] = 0x3f;
+	p[1] = 0xff;
+	return 4;
+}
+
+/* SPC-4, 7.8.14: one, of no known transport */
+static size_t vpd_ports(const struct scsi_lun *l, uint8_t *p)
+{
+	(void)l;
+	p[3] = 1;
+	return 12;
+}
+
 /* SBC-3, 6.6.3 */
 static size_t vpd_limits(const struct scsi_lun *l, uint8_t *p)
 {
@@ -164,9 +181,12 @@ static size_t vpd_characteristics(const struct scsi_lun *l, uint8_t *p)
 /* SBC-3, 6.6.4 */
 static size_t vpd_provisioning(const struct scsi_lun *l, uint8_t *p)
 {
-	if (disk_limits(l->disk)->discard) {
+	const struct disk_limits *m = disk_limits(l->disk);
+
+	if (m->discard) {
 		p[1] = 0xe0; /* UNMAP, WRITE SAME 16 and 10 */
-		p[2] = 2;    /* thin */
+		p[1] |= m->discard_zeroes ? 0x04 : 0;
+		p[2] = 2; /* thin */
 	}
 	return 4;
 }
@@ -182,6 +202,8 @@ static const struct {
 	{0x80, false, vpd_serial},
 	{0x83, false, vpd_identification},
 	{0x86, false, vpd_extended},
+	{0x87, false, vpd_policy},
+	{0x88, false, vpd_ports},
 	{0xb0, true, vpd_limits},
 	{0xb1, true, vpd_characteristics},
 	{0xb2, true, vpd_provisioning},

@@ -52,7 +52,7 @@ static void identity(const struct fe_mode *m)
 	inquiry(0, 0, 5);
 	inquiry(0, 0, 0);
 	d = inquiry(1, 0, 255);
-	CHECK_MEM(d, ((uint8_t[]){0, 0, 0, 7, 0, 0x80, 0x83, 0x86, 0xb0, 0xb1, 0xb2}), 11);
+	CHECK_MEM(d, ((uint8_t[]){0, 0, 0, 9, 0, 0x80, 0x83, 0x86, 0x87, 0x88, 0xb0, 0xb1, 0xb2}), 13);
 	d = inquiry(1, 0x80, 255);
 	CHECK_MEM(d,
 		"\0\x80\0\x05"
@@ -80,8 +80,10 @@ static void identity(const struct fe_mode *m)
 	d = inquiry(1, 0xb1, 255);
 	CHECK_EQ(get_be16(d + 4), 1);
 	d = inquiry(1, 0xb2, 255);
-	CHECK_EQ(d[5], 0xe0);
+	CHECK_EQ(d[5], 0xe4);
 	CHECK_EQ(d[6], 2);
+	is_good(ask(CDB(0x9e, 0x10, BE64(0), BE32(32)), NULL, 0, d, 32));
+	CHECK_EQ(d[14], 0xc0);
 	is_field(ask(CDB(0x12, 1, 0x99, BE16(64)), NULL, 0, d, 512), 2);
 	is_field(ask(CDB(0x12, 0, 0x80, BE16(64)), NULL, 0, d, 512), 2);
 	is_response(ask(CDB(0x12, 0, 0, BE16(64)), NULL, 0, d, 63), VIRTIO_SCSI_S_OVERRUN);

@@ -191,6 +191,7 @@ int disk_open(struct disk **out, const struct disk_options *o)
 		.discard_granularity = 4096,
 		.read_only = o->read_only,
 		.discard = !o->read_only,
+		.discard_zeroes = !o->read_only,
 		.write_zeroes = !o->read_only};
 	*out = d;
 	return 0;

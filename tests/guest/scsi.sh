@@ -46,6 +46,7 @@ is "made by" "$(cat "$units/0:0:0:0/vendor")" "VHOSTUSR"
 is "write back" "$(cat "$units/0:0:0:0"/scsi_disk/*/cache_type)" "write back"
 is "FUA" "$(cat "$units/0:0:0:0"/scsi_disk/*/FUA)" 1
 is "unmap is what discards" "$(cat "$units/0:0:0:0"/scsi_disk/*/provisioning_mode)" unmap
+is "which leaves zeroes" "$(cat "$units/0:0:0:0"/scsi_disk/*/zeroing_mode)" writesame_16_unmap
 is "its serial number" "$(tr -dc '[:alnum:]-' <"$units/0:0:0:0/vpd_pg80")" CARGO-0815
 is "blocks of 4 KiB" "$(cat "/sys/block/$(block 3:7)/queue/logical_block_size")" 4096
 is "the other one is read-only" "$(cat "/sys/block/$(block 5:1)/ro")" 1
@@ -106,6 +107,9 @@ check "page ei" says "SIMPSUP=1" sg_vpd -p ei /dev/sda
 check "page bl" says "Maximum compare and write length: 128 blocks" sg_vpd -p bl /dev/sda
 check "page bdc" says "Non-rotating medium" sg_vpd -p bdc /dev/sda
 check "page lbpv" says "Unmap command supported .LBPU.: 1" sg_vpd -p lbpv /dev/sda
+check "unmapped blocks read as zeroes" says "LBPRZ.: 1" sg_vpd -p lbpv /dev/sda
+check "mode pages are shared" says "Policy page code: 0x3f,0xff|shared" sg_vpd -p mpp /dev/sda
+check "a port" says "elative port=1" sg_vpd -p sp /dev/sda
 is "READ CAPACITY" "$(sg_readcap -b --16 /dev/sda)" "0x20000 0x200"
 check "mode pages" says "08 12 04" sg_modes -a /dev/sda
 check "opcodes" quietly sg_opcodes /dev/sda
