@@ -287,7 +287,8 @@ static int input_capabilities(struct json *out)
 	return 0;
 }
 
-static const struct queue_spec input_queues[] = {{"events", events_ready, 0, 0}, {"status", status_ready, 0, 0}};
+static const struct queue_spec input_queues[] = {
+	{"events", events_ready, 0, 0}, {"status", status_ready, 0, 0}};
 
 const struct device device_input = {
 	.name = "input",
