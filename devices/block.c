@@ -37,6 +37,28 @@
 #define F_LIFETIME     15
 #define T_GET_LIFETIME 10
 
+/* virtio 1.3, 5.2.4, 5.2.6 and 5.2.6.1 */
+#define F_ZONED		   17
+#define T_ZONE_APPEND	   15
+#define T_ZONE_REPORT	   16
+#define T_ZONE_OPEN	   18
+#define T_ZONE_CLOSE	   20
+#define T_ZONE_FINISH	   22
+#define T_ZONE_RESET	   24
+#define T_ZONE_RESET_ALL   26
+#define S_ZONE_INVALID	   3
+#define S_ZONE_UNALIGNED   4
+#define S_ZONE_OPEN	   5
+#define S_ZONE_ACTIVE	   6
+#define ZONED_HOST_MANAGED 1
+
+/* Follows what the headers of Linux 6.1 know of the configuration space. Little-endian. */
+struct zoned_config {
+	uint32_t zone_sectors, max_open, max_active, max_append_sectors, write_granularity;
+	uint8_t model, unused[3];
+};
+#define ZONED_AT (offsetof(struct virtio_blk_config, secure_erase_sector_alignment) + 4)
+
 struct lifetime {
 	uint16_t pre_eol_info, typ_a, typ_b; /* little-endian */
 };
@@ -147,11 +169,42 @@ static uint8_t status_of(int result)
 	return result == 0 ? VIRTIO_BLK_S_OK : VIRTIO_BLK_S_IOERR;
 }
 
+static uint8_t zone_status_of(int result)
+{
+	switch (result) {
+	case -EINVAL:
+		return S_ZONE_INVALID;
+	case -EILSEQ:
+		return S_ZONE_UNALIGNED;
+	case -ETOOMANYREFS:
+		return S_ZONE_OPEN;
+	case -EOVERFLOW:
+		return S_ZONE_ACTIVE;
+	default:
+		return status_of(result);
+	}
+}
+
 static void request_done(struct disk_io *io)
 {
 	struct block_request *r = container_of(io, struct block_request, io);
 
 	answer(r->element, status_of(io->result));
+}
+
+static void zone_done(struct disk_io *io)
+{
+	struct element *e = container_of(io, struct block_request, io)->element;
+
+	if (io->op == DISK_ZONE_APPEND && io->result == 0) {
+		uint64_t sector = htole64(io->offset / SECTOR);
+		struct cursor rest;
+
+		/* right before the status */
+		cursor_split(&e->wr, e->wr.left - 1 - sizeof(sector), &rest);
+		cursor_put(&e->wr, &sector, sizeof(sector));
+	}
+	answer(e, zone_status_of(io->result));
 }
 
 static void request_begun(struct disk_io *io)
@@ -214,9 +267,9 @@ static bool request_pass(struct block_request *r)
 
 static void request_submit(struct block_request *r)
 {
-	r->io.done = request_done;
+	r->io.done = r->io.op >= DISK_ZONE_WRITE ? zone_done : request_done;
 	if (request_pass(r))
-		request_done(&r->io);
+		r->io.done(&r->io);
 }
 
 static void transfer(
@@ -252,7 +305,8 @@ static void request_out(struct backend *b, struct element *e, uint64_t sector)
 		return;
 	}
 	r->io.flags = write_through(b) ? DISK_FUA : 0;
-	transfer(block_of(b), e, sector, DISK_WRITE, &e->rd);
+	transfer(block_of(b), e, sector,
+		disk_limits(block_of(b)->disk)->zone_sectors ? DISK_ZONE_WRITE : DISK_WRITE, &e->rd);
 }
 
 static void request_flush(struct element *e)
@@ -390,6 +444,84 @@ static void request_ranges(struct backend *b, struct element *e, uint32_t type)
 	ranges_next(&r->io);
 }
 
+/* Zones */
+
+static void zone_append(struct backend *b, struct element *e, uint64_t sector)
+{
+	struct block_request *r = e->req;
+
+	if (e->wr.left < sizeof(uint64_t) + 1) {
+		answer(e, VIRTIO_BLK_S_IOERR);
+		return;
+	}
+	r->io.flags = write_through(b) ? DISK_FUA : 0;
+	transfer(block_of(b), e, sector, DISK_ZONE_APPEND, &e->rd);
+}
+
+static void zone_report(struct block *s, struct element *e, uint64_t sector)
+{
+	struct block_request *r = e->req;
+
+	if (e->fault || sector >= disk_size(s->disk) / SECTOR) {
+		answer(e, S_ZONE_INVALID);
+		return;
+	}
+	cursor_split(&e->wr, e->wr.left - 1, &r->data);
+	r->io.op = DISK_ZONE_REPORT;
+	r->io.data = &r->data;
+	r->io.offset = sector * SECTOR;
+	request_submit(r);
+}
+
+static void zone_change(struct block *s, struct element *e, uint64_t sector, enum disk_op op, bool all)
+{
+	uint64_t each = disk_limits(s->disk)->zone_sectors, end = disk_size(s->disk) / SECTOR;
+	struct block_request *r = e->req;
+
+	if (!all && (sector >= end || sector % each != 0)) {
+		answer(e, S_ZONE_INVALID);
+		return;
+	}
+	r->io.op = op;
+	r->io.offset = all ? 0 : sector * SECTOR;
+	r->io.len = (all ? end : each) * SECTOR;
+	request_submit(r);
+}
+
+static void request_zone(struct backend *b, struct element *e, uint32_t type, uint64_t sector)
+{
+	struct block *s = block_of(b);
+
+	if (!backend_has(b, F_ZONED)) {
+		answer(e, VIRTIO_BLK_S_UNSUPP);
+		return;
+	}
+	if (type != T_ZONE_REPORT && disk_limits(s->disk)->read_only) {
+		answer(e, VIRTIO_BLK_S_IOERR);
+		return;
+	}
+	switch (type) {
+	case T_ZONE_APPEND:
+		zone_append(b, e, sector);
+		break;
+	case T_ZONE_REPORT:
+		zone_report(s, e, sector);
+		break;
+	case T_ZONE_OPEN:
+		zone_change(s, e, sector, DISK_ZONE_OPEN, false);
+		break;
+	case T_ZONE_CLOSE:
+		zone_change(s, e, sector, DISK_ZONE_CLOSE, false);
+		break;
+	case T_ZONE_FINISH:
+		zone_change(s, e, sector, DISK_ZONE_FINISH, false);
+		break;
+	default:
+		zone_change(s, e, sector, DISK_ZONE_RESET, type == T_ZONE_RESET_ALL);
+		break;
+	}
+}
+
 static void request(struct backend *b, struct element *e)
 {
 	struct block_request *r = e->req;
@@ -427,6 +559,15 @@ static void request(struct backend *b, struct element *e)
 	case VIRTIO_BLK_T_SECURE_ERASE:
 		request_ranges(b, e, le32toh(hdr.type));
 		break;
+	case T_ZONE_APPEND:
+	case T_ZONE_REPORT:
+	case T_ZONE_OPEN:
+	case T_ZONE_CLOSE:
+	case T_ZONE_FINISH:
+	case T_ZONE_RESET:
+	case T_ZONE_RESET_ALL:
+		request_zone(b, e, le32toh(hdr.type), le64toh(hdr.sector));
+		break;
 	default:
 		answer(e, VIRTIO_BLK_S_UNSUPP);
 		break;
@@ -458,6 +599,23 @@ static unsigned log2_of(uint32_t power_of_two)
 	return (unsigned)__builtin_ctz(power_of_two);
 }
 
+static void zones_describe(struct backend *b, const struct disk_limits *m)
+{
+	struct zoned_config zoned = {
+		.zone_sectors = htole32(m->zone_sectors),
+		.max_open = htole32(m->zones_open),
+		.max_active = htole32(m->zones_active),
+		.max_append_sectors = htole32(m->zone_append),
+		.write_granularity = htole32(m->logical),
+		.model = ZONED_HOST_MANAGED,
+	};
+
+	if (m->zone_sectors == 0)
+		b->offered &= ~BIT(F_ZONED);
+	else
+		memcpy((char *)b->config + ZONED_AT, &zoned, sizeof(zoned));
+}
+
 static void block_describe(struct backend *b)
 {
 	struct block *s = block_of(b);
@@ -487,6 +645,7 @@ static void block_describe(struct backend *b)
 		.max_secure_erase_seg = htole32(m->secure_erase ? MAX_RANGES : 0),
 		.secure_erase_sector_alignment = htole32(m->secure_erase ? logical / SECTOR : 0),
 	};
+	zones_describe(b, m);
 	if (writable)
 		b->offered &= ~BIT(VIRTIO_BLK_F_RO);
 	if (!m->discard)
@@ -665,6 +824,7 @@ static const struct feature_name block_features[] = {
 	{VIRTIO_BLK_F_WRITE_ZEROES, "write-zeroes"},
 	{F_LIFETIME, "lifetime"},
 	{VIRTIO_BLK_F_SECURE_ERASE, "secure-erase"},
+	{F_ZONED, "zoned"},
 	{0, NULL},
 };
 
@@ -676,10 +836,11 @@ const struct device device_block = {
 	.features = BIT(VIRTIO_BLK_F_SIZE_MAX) | BIT(VIRTIO_BLK_F_SEG_MAX) | BIT(VIRTIO_BLK_F_RO) |
 		    BIT(VIRTIO_BLK_F_BLK_SIZE) | BIT(VIRTIO_BLK_F_FLUSH) | BIT(VIRTIO_BLK_F_TOPOLOGY) |
 		    BIT(VIRTIO_BLK_F_CONFIG_WCE) | BIT(VIRTIO_BLK_F_MQ) | BIT(VIRTIO_BLK_F_DISCARD) |
-		    BIT(VIRTIO_BLK_F_WRITE_ZEROES) | BIT(VIRTIO_BLK_F_SECURE_ERASE) | BIT(F_LIFETIME),
+		    BIT(VIRTIO_BLK_F_WRITE_ZEROES) | BIT(VIRTIO_BLK_F_SECURE_ERASE) | BIT(F_LIFETIME) |
+		    BIT(F_ZONED),
 	.state_size = sizeof(struct block),
 	.queue_state_size = sizeof(struct block_queue),
-	.config_size = sizeof(struct virtio_blk_config),
+	.config_size = ZONED_AT + sizeof(struct zoned_config),
 	.options = block_options,
 	.commands = block_commands,
 	.feature_names = block_features,

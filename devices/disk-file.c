@@ -11,6 +11,7 @@
  * our own, therefore a conflict counts only when it stays.
  */
 #include "disk-file.h"
+#include "disk-zone.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -94,13 +95,13 @@ static int file_lock(const struct disk_file *f)
 	return 0;
 }
 
-/* A value of /sys/dev/block/MAJOR:MINOR/queue/NAME; 0 when there is none. A partition's queue is its disk's. */
-static uint64_t queue_limit(dev_t dev, const char *name)
+/* /sys/dev/block/MAJOR:MINOR/queue/NAME, cut to size; false: there is none. A partition's queue is its disk's. */
+static bool queue_text(dev_t dev, const char *name, char text[32])
 {
 	static const char *const dirs[] = {"", "../"};
-	uint64_t value = 0;
+	bool found = false;
 
-	for (size_t i = 0; i < ARRAY_SIZE(dirs) && value == 0; i++) {
+	for (size_t i = 0; i < ARRAY_SIZE(dirs) && !found; i++) {
 		char path[128];
 		FILE *f;
 
@@ -109,11 +110,17 @@ static uint64_t queue_limit(dev_t dev, const char *name)
 		f = fopen(path, "re");
 		if (f == NULL)
 			continue;
-		if (fscanf(f, "%" SCNu64, &value) != 1)
-			value = 0;
+		found = fscanf(f, "%31s", text) == 1;
 		fclose(f);
 	}
-	return value;
+	return found;
+}
+
+static uint64_t queue_limit(dev_t dev, const char *name)
+{
+	char text[32];
+
+	return queue_text(dev, name, text) ? strtoull(text, NULL, 10) : 0;
 }
 
 static bool good_block(uint64_t n)
@@ -130,6 +137,7 @@ static int measure_device(struct disk_file *f, const struct stat *st)
 {
 	struct disk_limits *m = &f->disk.limits;
 	unsigned physical = 0, io_min = 0, io_opt = 0;
+	char model[32] = "";
 	int logical = 0, read_only = 0;
 
 	/* the kernel lets such a device be opened for writing, and refuses each write */
@@ -151,7 +159,9 @@ static int measure_device(struct disk_file *f, const struct stat *st)
 		!m->read_only && ioctl(f->fd, BLKSECDISCARD, ((uint64_t[2]){1, 1})) < 0 && errno == EINVAL;
 	f->align_offset = m->logical;
 	f->align_mem = m->logical;
-	return 0;
+	m->zones_open = (uint32_t)queue_limit(st->st_rdev, "max_open_zones");
+	m->zones_active = (uint32_t)queue_limit(st->st_rdev, "max_active_zones");
+	return queue_text(st->st_rdev, "zoned", model) ? disk_zone_measure(f, model) : 0;
 }
 
 static void measure_image(struct disk_file *f, const struct stat *st)
@@ -228,7 +238,7 @@ static int file_measure(struct disk_file *f)
 	f->disk.size = ALIGN_DOWN((uint64_t)size, 512u);
 	if (f->disk.size == 0)
 		return log_errno(EINVAL, "%s: shorter than a sector of 512 bytes", name);
-	f->disk.limits.write_zeroes = !f->disk.limits.read_only;
+	f->disk.limits.write_zeroes = !f->disk.limits.read_only && f->disk.limits.zone_sectors == 0;
 	if (f->direct)
 		measure_direct(f);
 	measure_now(f);

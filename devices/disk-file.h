@@ -17,6 +17,8 @@ struct disk_file {
 	struct pool *pool;
 	struct watch inotify;
 	int inotify_fd; /* or -1 */
+	uint64_t zones;
+	pthread_mutex_t zone_locks[16]; /* of the zones with these numbers modulo 16 */
 };
 
 struct disk_lane *disk_io_lane_new(struct disk *d, struct loop *l);

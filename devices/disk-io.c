@@ -15,6 +15,7 @@
  */
 #include "disk-bounce.h"
 #include "disk-file.h"
+#include "disk-zone.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -104,7 +105,7 @@ static void io_plan(const struct disk_file *f, struct disk_io *io, struct step *
 		io->iov[0] = (struct iovec){io->bounce, MIN(io->data->left, BOUNCE_SIZE)};
 		s->v = io->iov;
 		s->n = 1;
-		if (io->op == DISK_WRITE)
+		if (io->op != DISK_READ)
 			disk_bounce_fill(io);
 	} else {
 		io_iovec(io, s);
@@ -140,7 +141,7 @@ static ssize_t step_run(const struct disk_io *io, const struct step *s, int flag
 
 /* Jobs: in a pool thread */
 
-static int rw_run(const struct disk_file *f, struct disk_io *io)
+static int rw_run(struct disk_file *f, struct disk_io *io)
 {
 	int flags = (io->flags & DISK_FUA) ? RWF_DSYNC : 0;
 	int r = -EAGAIN;
@@ -229,7 +230,7 @@ static int erase_run(const struct disk_file *f, const struct disk_io *io)
 static void job_run(struct job *j)
 {
 	struct disk_io *io = container_of(j, struct disk_io, job);
-	const struct disk_file *f = io_lane(io)->file;
+	struct disk_file *f = io_lane(io)->file;
 
 	switch (io->op) {
 	case DISK_FLUSH:
@@ -244,8 +245,16 @@ static void job_run(struct job *j)
 	case DISK_SECURE_ERASE:
 		io->result = erase_run(f, io);
 		break;
-	default:
+	case DISK_READ:
+	case DISK_WRITE:
 		io->result = rw_run(f, io);
+		break;
+	case DISK_ZONE_WRITE:
+	case DISK_ZONE_APPEND:
+		io->result = disk_zone_write(f, io, rw_run);
+		break;
+	default:
+		io->result = disk_zone_manage(f, io);
 		break;
 	}
 }
@@ -314,7 +323,7 @@ static void ring_start(struct file_lane *l, struct disk_io *io, const struct ste
 		sqe->flags |= IOSQE_FIXED_FILE;
 }
 
-/* READ and WRITE: the next step, asynchronously. */
+/* Operations with data: the next step, asynchronously. */
 static void io_start(struct file_lane *l, struct disk_io *io)
 {
 	const struct disk_file *f = l->file;
@@ -332,7 +341,7 @@ static void io_start(struct file_lane *l, struct disk_io *io)
 		if (io->bounce != NULL)
 			io_plan(f, io, &s);
 	}
-	if (l->ring == NULL || s.fd != f->fd)
+	if (l->ring == NULL || s.fd != f->fd || io->op > DISK_WRITE)
 		job_start(l, io);
 	else
 		ring_start(l, io, &s);
@@ -438,17 +447,27 @@ static bool rw_submit(struct file_lane *l, struct disk_io *io)
 	return false;
 }
 
+static bool zone_submit(struct file_lane *l, struct disk_io *io)
+{
+	if (io->len == 0 || !aligned(io->offset | io->len, l->lane.disk->limits.logical))
+		return disk_io_now(io, -EINVAL);
+	io_start(l, io);
+	return false;
+}
+
 bool disk_io_submit(struct disk_lane *lane, struct disk_io *io)
 {
 	struct file_lane *l = container_of(lane, struct file_lane, lane);
 
 	if (io->op == DISK_READ)
 		return rw_submit(l, io);
-	if (lane->disk->limits.read_only)
+	if (lane->disk->limits.read_only && io->op != DISK_ZONE_REPORT)
 		return disk_io_now(io, io->op == DISK_FLUSH ? 0 : -EROFS);
 	if (io->op == DISK_WRITE)
 		return rw_submit(l, io);
 	io->bounce = NULL;
+	if (io->op == DISK_ZONE_WRITE || io->op == DISK_ZONE_APPEND)
+		return zone_submit(l, io);
 	if (io->op == DISK_FLUSH && l->ring != NULL)
 		ring_start(l, io, NULL);
 	else

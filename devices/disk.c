@@ -263,8 +263,9 @@ int disk_lane_get(struct disk *d, struct loop *l, struct disk_lane **out)
 
 static void log_failure(const struct disk_io *io)
 {
-	static const char *const verbs[] = {
-		"read", "write", "flush", "discard", "write zeroes", "secure erase"};
+	static const char *const verbs[] = {"read", "write", "flush", "discard", "write zeroes",
+		"secure erase", "zone write", "zone append", "zone report", "zone open", "zone close",
+		"zone finish", "zone reset"};
 
 	log_guest_warn("%s: %s of %" PRIu64 " bytes at %" PRIu64 ": %s", io->lane->disk->name, verbs[io->op],
 		io->len, io->offset, strerror(-io->result));
@@ -284,10 +285,15 @@ void disk_io_end(struct disk_io *io, int result)
 	io->done(io);
 }
 
+static bool moves_data(const struct disk_io *io)
+{
+	return io->op <= DISK_WRITE || io->op == DISK_ZONE_WRITE || io->op == DISK_ZONE_APPEND;
+}
+
 /* What a limit on bytes counts. */
 static uint64_t bytes_of(const struct disk_io *io)
 {
-	return io->op <= DISK_WRITE ? io->len : 0;
+	return moves_data(io) ? io->len : 0;
 }
 
 /* May the request go now? Else the timer says when. */
@@ -369,7 +375,7 @@ bool disk_submit(struct disk_lane *lane, struct disk_io *io)
 {
 	io->lane = lane;
 	io->held = false;
-	if (io->op <= DISK_WRITE)
+	if (moves_data(io))
 		io->len = io->data->left;
 	else if (io->op == DISK_FLUSH)
 		io->len = 0;

@@ -122,6 +122,9 @@ struct disk_limits {
 	bool read_only;
 	bool discard, write_zeroes, secure_erase; /* supported; false when read_only */
 	bool discard_zeroes; /* what was discarded reads as zeroes */
+	/* In sectors of 512 bytes. 0: not zoned; else host-managed, writes and zones only by the operations for these. */
+	uint32_t zone_sectors, zone_append; /* of a zone; of one append at most */
+	uint32_t zones_open, zones_active;  /* at most at a time; 0: no limit */
 };
 
 enum disk_op {
@@ -130,7 +133,18 @@ enum disk_op {
 	DISK_FLUSH,	   /* what was written before is on stable storage */
 	DISK_DISCARD,	   /* the content of the range is of no interest any more */
 	DISK_WRITE_ZEROES, /* the range reads as zeroes afterwards */
-	DISK_SECURE_ERASE  /* no copy of the content is left on the medium */
+	DISK_SECURE_ERASE, /* no copy of the content is left on the medium */
+	/*
+	 * Of a zoned disk. Results: -EINVAL: not with this zone; -EILSEQ: not at the write pointer; -ETOOMANYREFS, -EOVERFLOW:
+	 * too many zones are open or active.
+	 */
+	DISK_ZONE_WRITE,  /* as DISK_WRITE */
+	DISK_ZONE_APPEND, /* offset: of the zone; when done, of the data */
+	DISK_ZONE_REPORT, /* of all zones from there on that fit into data, as virtio has it */
+	DISK_ZONE_OPEN,	  /* offset and len: of a zone, or for DISK_ZONE_RESET of all */
+	DISK_ZONE_CLOSE,
+	DISK_ZONE_FINISH,
+	DISK_ZONE_RESET
 };
 
 enum {
@@ -148,9 +162,10 @@ struct disk_io {
 	void (*begun)(struct disk_io *io); /* may be NULL: a request that was held is held no more */
 	/* May be NULL: the server was lost meanwhile; true: the caller takes it back, as from disk_withdraw(). */
 	bool (*lost)(struct disk_io *io);
-	struct cursor *data; /* READ, WRITE: all of what is left of it; must not move meanwhile */
-	uint64_t offset;     /* bytes, a multiple of 512; so are the lengths */
-	uint64_t len;	     /* DISCARD, WRITE_ZEROES, SECURE_ERASE; READ, WRITE: set by disk_submit() */
+	struct cursor *
+		data; /* READ, WRITE, ZONE_WRITE, ZONE_APPEND, ZONE_REPORT: all of what is left of it; must not move meanwhile */
+	uint64_t offset; /* bytes, a multiple of 512; so are the lengths */
+	uint64_t len;	 /* DISCARD, WRITE_ZEROES, SECURE_ERASE; READ, WRITE: set by disk_submit() */
 	uint8_t op, flags;
 
 	int result; /* 0 or -errno, already logged */
