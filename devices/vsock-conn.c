@@ -15,7 +15,6 @@
  * loses nothing: the backlog is written all the same.
  */
 #include <errno.h>
-#include <netinet/tcp.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/socket.h>
@@ -271,6 +270,12 @@ static void established(struct vsock_conn *c)
 	vsock_conn_queue(c);
 }
 
+static void accepted(struct vsock_conn *c)
+{
+	c->send |= VSOCK_SEND_RESPONSE;
+	established(c);
+}
+
 /* A sibling's "OK …\n". 1: it is there, 0: not yet, -1: no. */
 static int greeting_answer(struct vsock_conn *c)
 {
@@ -306,8 +311,7 @@ static void connecting(struct vsock_conn *c, uint32_t events)
 		if (r <= 0)
 			return;
 	}
-	c->send |= VSOCK_SEND_RESPONSE;
-	established(c);
+	accepted(c);
 }
 
 static void host_ready(struct watch *w, uint32_t events)
@@ -363,18 +367,13 @@ static struct vsock_conn *conn_new(struct vsock *v, const struct vsock_key *key,
 	return c;
 }
 
-/* A message has to fit into the socket as a whole, and nothing waits for more to send. */
 static bool socket_watch(struct vsock_conn *c)
 {
-	int one = 1, domain = 0, size = (int)c->v->buffer;
-	socklen_t len = sizeof(domain);
+	int one = 1, size = (int)c->v->buffer;
 
-	getsockopt(c->fd, SOL_SOCKET, SO_DOMAIN, &domain, &len);
-	c->local = domain == AF_UNIX;
-	if (domain == AF_INET || domain == AF_INET6)
-		setsockopt(c->fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof(one));
 	if (c->key.type == VIRTIO_VSOCK_TYPE_SEQPACKET) {
 		setsockopt(c->fd, SOL_SOCKET, SO_PASSCRED, &one, sizeof(one)); /* see message_read() */
+		/* a message has to fit in as a whole */
 		setsockopt(c->fd, SOL_SOCKET, SO_SNDBUF, &size, sizeof(size));
 	}
 	return watch_add(c->v->b->loop, &c->watch, c->fd, EPOLLIN | EPOLLOUT | EPOLLRDHUP | EPOLLET) == 0;
@@ -407,7 +406,7 @@ struct vsock_conn *vsock_conn_request(
 /* Connects to the host's end. 0, also when it has to be tried again; -errno: there is none. */
 static int conn_connect(struct vsock_conn *c)
 {
-	enum vsock_greet greet = VSOCK_GREET_NONE;
+	enum vsock_greet greet;
 	int fd = vsock_host_connect(c->v, &c->key, &greet);
 
 	set_retry(c, fd == -EAGAIN);
@@ -415,7 +414,11 @@ static int conn_connect(struct vsock_conn *c)
 		return fd == -EAGAIN ? 0 : fd;
 	c->fd = fd;
 	c->greet = greet;
-	return socket_watch(c) ? 0 : -ENOMEM;
+	if (!socket_watch(c))
+		return -ENOMEM;
+	if (greet == VSOCK_GREET_NONE)
+		accepted(c);
+	return 0;
 }
 
 static void guest_request(struct vsock *v, const struct vsock_key *key, const struct virtio_vsock_hdr *h)
@@ -433,7 +436,8 @@ static void guest_request(struct vsock *v, const struct vsock_key *key, const st
 		vsock_reply_reset(v, h);
 		return;
 	}
-	set_deadline(c, true);
+	if (c->state == VSOCK_CONNECTING)
+		set_deadline(c, true);
 }
 
 static void guest_response(struct vsock_conn *c)

@@ -103,7 +103,11 @@ static void forwarded(struct vsock_conn *c, size_t n)
  */
 static bool closed_unread(const struct vsock_conn *c, int err)
 {
-	return err == ECONNRESET && c->local;
+	socklen_t len = sizeof(int);
+	int domain = 0;
+
+	return err == ECONNRESET && getsockopt(c->fd, SOL_SOCKET, SO_DOMAIN, &domain, &len) == 0 &&
+	       domain == AF_UNIX;
 }
 
 /* The host reads no more. What it has sent is still good. */

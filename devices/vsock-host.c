@@ -15,6 +15,7 @@
 #include <arpa/inet.h>
 #include <errno.h>
 #include <linux/vm_sockets.h>
+#include <netinet/tcp.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/socket.h>
@@ -185,36 +186,49 @@ const struct option_spec vsock_options[] = {
 
 /* ---- from the guest ---- */
 
+static void no_delay(int fd)
+{
+	int one = 1;
+
+	setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof(one));
+}
+
 static int socket_of(const struct vsock_key *key, int family)
 {
 	int type = key->type == VIRTIO_VSOCK_TYPE_STREAM ? SOCK_STREAM : SOCK_SEQPACKET;
 	int fd = socket(family, type | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
 
-	return fd < 0 ? -errno : fd;
+	if (fd < 0)
+		return -errno;
+	if (family == AF_INET || family == AF_INET6)
+		no_delay(fd);
+	return fd;
 }
 
-static int connect_to(const struct vsock_key *key, const void *addr, socklen_t len)
+static int connect_to(const struct vsock_key *key, const void *addr, socklen_t len, enum vsock_greet *greet)
 {
 	int fd = socket_of(key, ((const struct sockaddr *)addr)->sa_family), err;
 
 	if (fd < 0)
 		return fd;
-	if (connect(fd, addr, len) == 0 || errno == EINPROGRESS)
+	err = connect(fd, addr, len) < 0 ? errno : 0;
+	if (!err)
+		*greet = VSOCK_GREET_NONE;
+	if (!err || err == EINPROGRESS)
 		return fd;
-	err = errno;
 	close(fd);
 	return -err;
 }
 
 static int connect_path(const struct vsock_key *key, const char *fmt, const char *path,
-	unsigned long long number, const char *suffix)
+	unsigned long long number, const char *suffix, enum vsock_greet *greet)
 {
 	struct sockaddr_un addr = {.sun_family = AF_UNIX};
 	int n = snprintf(addr.sun_path, sizeof(addr.sun_path), fmt, path, number, suffix);
 
 	if (n < 0 || (size_t)n >= sizeof(addr.sun_path))
 		return -ENAMETOOLONG;
-	return connect_to(key, &addr, sizeof(addr));
+	return connect_to(key, &addr, sizeof(addr), greet);
 }
 
 static const char *type_suffix(uint16_t type)
@@ -230,7 +244,7 @@ static int connect_sibling(struct vsock *v, const struct vsock_key *key, enum vs
 
 	if (!v->group || key->peer_cid < 3 || key->peer_cid >= UINT32_MAX || key->peer_cid == v->guest_cid)
 		return -EHOSTUNREACH;
-	fd = connect_path(key, "%s/%llu.%s", v->group, key->peer_cid, type_suffix(key->type));
+	fd = connect_path(key, "%s/%llu.%s", v->group, key->peer_cid, type_suffix(key->type), greet);
 	if (fd < 0)
 		return fd;
 	n = snprintf(text, sizeof(text), "CONNECT %u FROM %llu %u\n", key->peer_port,
@@ -243,38 +257,39 @@ static int connect_sibling(struct vsock *v, const struct vsock_key *key, enum vs
 	return fd;
 }
 
-static int connect_route(const struct vsock_route *r, const struct vsock_key *key)
+static int connect_route(const struct vsock_route *r, const struct vsock_key *key, enum vsock_greet *greet)
 {
 	struct sockaddr_vm vm;
 
 	if (r->end == VSOCK_TCP && key->type != VIRTIO_VSOCK_TYPE_STREAM)
 		return -EPROTOTYPE;
 	if (!r->any_port)
-		return connect_to(key, &r->addr, r->addr_len);
+		return connect_to(key, &r->addr, r->addr_len, greet);
 	memcpy(&vm, &r->addr, sizeof(vm));
 	vm.svm_port = key->peer_port;
-	return connect_to(key, &vm, sizeof(vm));
+	return connect_to(key, &vm, sizeof(vm), greet);
 }
 
 int vsock_host_connect(struct vsock *v, const struct vsock_key *key, enum vsock_greet *greet)
 {
 	const struct vsock_route *any = NULL;
 
+	*greet = VSOCK_GREET_CONNECT;
 	if (key->peer_cid != VSOCK_HOST)
 		return connect_sibling(v, key, greet);
 	for (unsigned i = 0; i < v->nforward; i++) {
 		if (v->forward[i].any_port)
 			any = &v->forward[i];
 		else if (v->forward[i].port == key->peer_port)
-			return connect_route(&v->forward[i], key);
+			return connect_route(&v->forward[i], key, greet);
 	}
 	if (v->uds_path) {
-		int fd = connect_path(key, "%s_%llu%s", v->uds_path, key->peer_port, "");
+		int fd = connect_path(key, "%s_%llu%s", v->uds_path, key->peer_port, "", greet);
 
 		if (fd >= 0 || fd == -EAGAIN || !any)
 			return fd;
 	}
-	return any ? connect_route(any, key) : -ECONNREFUSED;
+	return any ? connect_route(any, key, greet) : -ECONNREFUSED;
 }
 
 /* ---- from the host ---- */
@@ -436,6 +451,8 @@ static void accept_ready(struct watch *w, uint32_t events)
 		greet(l, fd);
 		return;
 	}
+	if (l->route->end == VSOCK_TCP)
+		no_delay(fd);
 	key.guest_port = l->route->port;
 	key.peer_port = vsock_conn_port(v, key.guest_port, key.type);
 	vsock_conn_request(v, &key, fd, VSOCK_GREET_NONE);

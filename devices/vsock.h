@@ -55,9 +55,10 @@ enum {
 
 /* How the host's end of a connection begins. */
 enum vsock_greet {
-	VSOCK_GREET_NONE,
-	VSOCK_GREET_ANSWER, /* it said CONNECT: we say OK when the guest accepts */
-	VSOCK_GREET_AWAIT,  /* a sibling: we said CONNECT and wait for its OK */
+	VSOCK_GREET_NONE,    /* connected, and nothing is said */
+	VSOCK_GREET_CONNECT, /* connect() is under way */
+	VSOCK_GREET_ANSWER,  /* it said CONNECT: we say OK when the guest accepts */
+	VSOCK_GREET_AWAIT,   /* a sibling: we said CONNECT and wait for its OK */
 };
 
 static inline bool vsock_key_equal(const struct vsock_key *a, const struct vsock_key *b)
@@ -89,7 +90,6 @@ struct vsock_conn {
 	bool queued;
 	bool readable, writable; /* until the socket says EAGAIN: its events come once per change */
 	bool hup;		 /* the host closed both ways */
-	bool local;		 /* a Unix socket */
 	bool rdhup;		 /* the host's end of file is not far: read until it comes */
 	bool eof;		 /* the host sends no more */
 	bool deaf;		 /* the host reads no more: what the guest sends is dropped */
@@ -258,7 +258,8 @@ static inline size_t vsock_credit(const struct vsock_conn *c)
 /* ---- vsock-host.c ---- */
 
 extern const struct option_spec vsock_options[];
-/* A socket that connects to where the key leads. -EAGAIN: the other side's backlog is full, try again later. */
+/* A socket that is connected, or about to be (see *greet), to where the key leads. -EAGAIN: the other side's backlog is full, try again
+ * later. */
 int vsock_host_connect(struct vsock *v, const struct vsock_key *key, enum vsock_greet *greet);
 int vsock_host_open(struct vsock *v);
 void vsock_host_close(struct vsock *v);

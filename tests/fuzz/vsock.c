@@ -212,7 +212,9 @@ int vsock_host_connect(struct vsock *v, const struct vsock_key *key, enum vsock_
 		return -ECONNREFUSED;
 	if (key->peer_port == 1 && (f.refuse = !f.refuse))
 		return -EAGAIN;
-	*greet = key->peer_cid == VSOCK_HOST ? VSOCK_GREET_NONE : VSOCK_GREET_AWAIT;
+	*greet = key->peer_cid != VSOCK_HOST ? VSOCK_GREET_AWAIT
+		 : f.next % 2		     ? VSOCK_GREET_NONE
+					     : VSOCK_GREET_CONNECT;
 	return program_new(key->type);
 }
 
