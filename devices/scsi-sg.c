@@ -29,7 +29,7 @@
 #define THREADS	      16u /* SG_MAX_QUEUE: an open file of sg takes no more */
 #define MAX_IOVECS    1024u
 #define AT_TAIL	      0x10u /* SG_FLAG_Q_AT_TAIL */
-#define OPEN_TIMEOUT  20000u
+#define OPEN_TIMEOUT  5000u /* ms; the control loop waits */
 #define DEFAULT_LIMIT (128u * 1024)
 #define LARGEST_BLOCK 4096u
 #define VPD_LIMITS    0xb0
@@ -426,6 +426,8 @@ static void pass(struct scsi_request *r)
 		.flags = AT_TAIL};
 	if (h->dxfer_direction != SG_DXFER_NONE && !set_data(r, r->writable > 0 ? &e->wr : &e->rd))
 		return;
+	r->passed.error = 0;
+	r->passed.cancelled = false;
 	r->passed.job = (struct job){.run = passed_run, .done = passed_done, .loop = r->queue->loop};
 	scsi_link(r);
 	pool_submit(r->lun->sg->pool, &r->passed.job);
