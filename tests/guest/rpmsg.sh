@@ -5,7 +5,7 @@
 # the hundred thousand, programs of the host, endpoints that the guest makes, and
 # services that come and go.
 
-limit=150
+limit=240
 # shellcheck source=tests/lib/guest.sh
 . "$(dirname "$0")/../lib/guest.sh"
 
@@ -13,7 +13,7 @@ requires_uml
 io=$(realpath "${builddir_abs:-.}/tests/guest/portio")
 [ -x "$io" ] || lacking "no $io"
 dir=$tmp/guest
-messages=${RPMSG_MESSAGES:-20000} # 100000 take a minute
+messages=${RPMSG_MESSAGES:-100000}
 
 ctl()
 {
@@ -27,7 +27,7 @@ backend rpmsg rpmsg --control-path="$tmp/ctl" \
 exec 7<>"$tmp/tty"
 spawn tty "$io" echo "$tmp/tty"
 spawn echo "$io" echo "seq:$tmp/messages"
-uml_start guest 100 virtio_uml.device="$socket:7" <<'GUEST'
+uml_start guest 200 virtio_uml.device="$socket:7" <<'GUEST'
 check "the terminal is there" await 10 test -e /dev/ttyRPMSG0
 check "the terminal echoes" portio both 7 7 20000 /dev/ttyRPMSG0
 check "how many" await 10 test -s /host/messages
@@ -38,6 +38,7 @@ check "make an endpoint" portio channel /dev/rpmsg_ctrl0 mine 0xffffffff 3000
 check "it is there" await 10 test -e /dev/rpmsg1
 check "messages through a host program" portio messages 5000 /dev/rpmsg1
 check "unmake it" portio free /dev/rpmsg1
+touch /host/echoed
 
 bus=/sys/bus/rpmsg/devices
 for round in 1 2 3; do
@@ -56,6 +57,7 @@ check "the endpoint is there" await 10 test -e /dev/rpmsg0
 check "messages after that" portio messages 2000 /dev/rpmsg0
 GUEST
 echo "$messages" >"$dir/messages"
+ok "all messages came back" await 150 test -e "$dir/echoed"
 for round in 1 2 3; do
 	await 60 test -e "$dir/gone$((round - 1))" -o $round = 1
 	ok "announce service $round" ctl service-add "service=name=late$round,echo"
