@@ -97,6 +97,7 @@ struct p9_fid {
 	int fd; /* for reading and writing; -1: not open, or given back (flags say how to open it again) */
 	int flags;
 	bool blind_read, blind_write; /* the file system cannot tell that it would have to wait */
+	bool remote;		      /* and who knows whom it would wait for */
 	uint64_t dir_at;	      /* where the directory's descriptor stands; UINT64_MAX: somewhere */
 	uint64_t dir_start;	      /* .u: the cookie where the next read goes on */
 	uint64_t dir_bytes;	      /* .u: its offset */

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /* The 9p device: requests that wait, are flushed, interrupted by the end of the queue, or not what they should be. */
 #include "9p-rig.h"
+#include "hang.h"
 
 #include <fcntl.h>
 
@@ -198,6 +199,36 @@ static void slow_open(const struct fe_mode *m)
 	close(fd);
 }
 
+/* A read that cannot say that it would have to wait, of a file system that is not on a disk of ours, is not made in the loop. */
+static void not_local(const struct fe_mode *m)
+{
+	char got[14];
+	struct attr a;
+	pid_t pool;
+
+	client_start(&c, m, "/proc", 4096, FE_ARGS("--threads=1"));
+	CHECK_EQ(c_walk(&c, 0, 1, "version"), 0);
+	CHECK_EQ(c_open(&c, 1, O_RDONLY), 0);
+	pool = hang_thread(c.fe.process.pid, "9p");
+	hang_begin(pool);
+	client_use(&c, 1);
+	client_begin(&c, TREAD);
+	put_u32(&c, 1);
+	put_u64(&c, 0);
+	put_u32(&c, sizeof(got));
+	client_send(&c);
+	client_use(&c, 0);
+	for (unsigned i = 0; i < 20; i++)
+		CHECK_EQ(c_getattr(&c, 0, &a), 0);
+	CHECK(!c.m[1].done);
+	hang_end(pool);
+	CHECK_EQ(client_wait(&c, 1), 0);
+	CHECK_EQ(get_u32(&c), sizeof(got));
+	get_bytes(&c, got, sizeof(got));
+	CHECK_MEM(got, "Linux version ", sizeof(got));
+	client_end(&c);
+}
+
 /* --- hostile --- */
 
 /* Bytes as they are, with this much room for the answer; the value is the used length. */
@@ -334,6 +365,7 @@ int main(void)
 {
 	fe_each_layout("locks", locks);
 	fe_each_mode("flush", flushes);
+	fe_each_layout("a read of a file system that is not local", not_local);
 	fe_each_layout("an open that waits holds up nobody", slow_open);
 	fe_each_mode("stop while a lock waits", stop_waiting);
 	fe_each_mode("hostile", hostile);
