@@ -6,6 +6,9 @@
  * step, a task that any event defers: what the loop watches is what the last fill named. While the guest has no buffers frames
  * wait in a backlog, and sockets are left alone, so that the backlog stays small; what does not fit is lost, as on a wire.
  *
+ * libslirp has no limit to the sockets that a guest can make it open, and each may hold some hundred KiB. So while it runs new
+ * descriptors have to be below FDS: then it answers that there is no way.
+ *
  * The library is loaded when it is needed: it brings GLib along, which no other device has a use for.
  */
 #include <arpa/inet.h>
@@ -14,12 +17,13 @@
 #include <slirp/libslirp.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/resource.h>
 
 #include "device.h"
 #include "library.h"
 #include "user-net.h"
 
-enum { FRAME = 1600, BACKLOG = 512, FDS = 4096, MIN_FRAME = 14, MAX_FRAME = 65550 };
+enum { FRAME = 1600, BACKLOG = 512, FDS = 2048, MIN_FRAME = 14, MAX_FRAME = 65550 };
 
 #define FUNCTIONS(F)          \
 	F(slirp_new)          \
@@ -51,6 +55,8 @@ struct user_net {
 	SlirpCb callbacks;
 	struct task step;
 	struct timer timeout;
+	struct rlimit limit; /* of descriptors, while libslirp runs */
+	rlim_t ours;	     /* the soft one else */
 	struct pollfd *fds;
 	unsigned nfds, fill;
 	struct user_watch *watches[FDS]; /* by descriptor */
@@ -59,6 +65,18 @@ struct user_net {
 	uint8_t frame[BACKLOG][FRAME];
 	uint8_t linear[MAX_FRAME];
 };
+
+static void limit_on(struct user_net *u)
+{
+	setrlimit(RLIMIT_NOFILE, &u->limit);
+}
+
+static void limit_off(struct user_net *u)
+{
+	struct rlimit r = {u->ours, u->limit.rlim_max};
+
+	setrlimit(RLIMIT_NOFILE, &r);
+}
 
 static void step_soon(struct user_net *u)
 {
@@ -233,7 +251,9 @@ static void step(struct task *task)
 		return;
 	}
 	n = poll(u->fds, u->nfds, 0);
+	limit_on(u);
 	lib.slirp_pollfds_poll(u->slirp, n < 0, on_revents, u);
+	limit_off(u);
 	u->nfds = 0;
 	u->fill++;
 	lib.slirp_pollfds_fill(u->slirp, &timeout, on_add_poll, u);
@@ -263,7 +283,9 @@ void user_net_send(struct user_net *u, const struct iovec *v, unsigned n, size_t
 		memcpy(u->linear + at, v[i].iov_base, m);
 		at += m;
 	}
+	limit_on(u);
 	lib.slirp_input(u->slirp, u->linear, (int)MIN(at, len));
+	limit_off(u);
 	step_soon(u);
 }
 
@@ -400,6 +422,9 @@ int user_net_open(struct user_net **out, const struct user_net_config *config)
 		free(u);
 		return log_errno(ENOMEM, "%s", config->option);
 	}
+	getrlimit(RLIMIT_NOFILE, &u->limit);
+	u->ours = u->limit.rlim_cur;
+	u->limit.rlim_cur = MIN(u->ours / 4 * 3, (rlim_t)FDS);
 	u->config = *config;
 	u->step.run = step;
 	u->timeout.expired = timed_out;
