@@ -389,19 +389,25 @@ balloon()
 # The shared folder against QEMU's, which is driven without a guest (9pbench.c says how): ours and theirs in the same way.
 shared_folder()
 {
-	local dir=$1 name=$2 figure rate theirs ratio cpu cpu_theirs cpu_ratio
+	local dir=$1 name=$2 figure rate theirs ratio cpu cpu_theirs cpu_ratio floor floor_ratio
 	command -v qemu-system-x86_64 >/dev/null || return 0
 	"$p9bench" "$dir" "$seconds" "$slices" >"$tmp/9p" || {
 		note <"$tmp/9p"
 		exit 1
 	}
-	while read -r figure rate theirs ratio cpu cpu_theirs cpu_ratio; do
+	while read -r figure rate theirs ratio cpu cpu_theirs cpu_ratio floor floor_ratio; do
 		if [ "$figure" = qemu-notification ]; then
 			note "a notification of QEMU's takes $rate us, $theirs us of its processor time"
 			continue
 		fi
 		figure "9p.$name.$figure" "$rate" "$theirs" "$ratio" op/s
-		figure "9p.$name.$figure.cpu" "$cpu" "$cpu_theirs" "$cpu_ratio" op/cpu-s least 1.5
+		if [ "$floor" = 0 ]; then
+			figure "9p.$name.$figure.cpu" "$cpu" "$cpu_theirs" "$cpu_ratio" op/cpu-s least 1.5
+			continue
+		fi
+		# both copy once, which is nearly all of it: what there is to win is the distance to the bare system calls
+		figure "9p.$name.$figure.cpu" "$cpu" "$cpu_theirs" "$cpu_ratio" op/cpu-s least 0.90
+		figure "9p.$name.$figure.cpu/floor" "$cpu" "$floor" "$floor_ratio" op/cpu-s least 0.80
 	done <"$tmp/9p"
 }
 
