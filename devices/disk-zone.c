@@ -36,15 +36,22 @@ struct report_zone {
 	uint8_t type, state, unused[38];
 };
 
+/* As struct blk_zone_report, whose array has no length. */
+struct blk_zones {
+	uint64_t sector;
+	uint32_t nr_zones, flags;
+};
+_Static_assert(sizeof(struct blk_zones) == sizeof(struct blk_zone_report), "the kernel's layout");
+
 struct report {
-	struct blk_zone_report header;
+	struct blk_zones header;
 	struct blk_zone zones[REPORT];
 };
 
 /* From the zone that contains this sector. */
 static int report_get(const struct disk_file *f, struct report *r, uint64_t sector, unsigned n)
 {
-	r->header = (struct blk_zone_report){.sector = sector, .nr_zones = n};
+	r->header = (struct blk_zones){.sector = sector, .nr_zones = n};
 	if (ioctl(f->fd, BLKREPORTZONE, r) < 0)
 		return -errno;
 	return r->header.nr_zones == 0 || r->header.nr_zones > n ? -EIO : 0;
