@@ -914,6 +914,64 @@ static void link_down(const struct fe_mode *m)
 	card_end(&c);
 }
 
+/* --- the control socket --- */
+
+static void asked(int control, const char *request, const char *want)
+{
+	const char *answer = fe_control_ask(control, request);
+
+	if (!strstr(answer, want))
+		FAIL("%s: %s has no %s", request, answer, want);
+}
+
+/* What the operator sees, and takes away. */
+static void commands(const struct fe_mode *m)
+{
+	struct card c;
+	char path[100], option[120];
+	uint8_t frame[100], got[70000], *p;
+	int control, events;
+
+	peer_open(&c.peer);
+	snprintf(path, sizeof(path), "%s/control", fe_tmpdir());
+	snprintf(option, sizeof(option), "--control-path=%s", path);
+	card_start_with(&c, m, PLAIN, 1, CARD_ARGS(&c, option, NULL));
+	control = fe_control_open(path);
+	events = fe_control_open(path);
+	asked(control, "{\"execute\":\"query-net\"}",
+		"\"host\":\"dgram\",\"link\":true,\"mac\":\"52:54:00:00:00:01\",");
+	send_works(&c, 5); /* 60 + 14 + 1514 + 64 + 1518 bytes */
+	receive_works(&c, 3, BUFFER);
+	fe_barrier(&c.fe);
+	asked(control, "{\"execute\":\"query-net\"}",
+		"\"rx-packets\":3,\"rx-bytes\":1588,\"rx-dropped\":0,\"rx-filtered\":0,\"tx-packets\":5,"
+		"\"tx-bytes\":3170,\"tx-dropped\":0,\"segmented\":0");
+	asked(control, "{\"execute\":\"link\"}", "\"error\"");
+	asked(control, "{\"execute\":\"link\",\"arguments\":{\"up\":\"no\"}}", "\"error\"");
+	asked(control, "{\"execute\":\"link\",\"arguments\":{\"up\":false}}", "\"return\"");
+	CHECK(strstr(fe_control_event(events, "link"), "\"up\":false") != NULL);
+	fe_config_changed(&c.fe);
+	CHECK_EQ(link_status(&c), 0);
+	asked(control, "{\"execute\":\"query-net\"}", "\"link\":false");
+	p = fe_alloc(&c.fe, 200, 1, NULL);
+	make_frame(p + c.hdr, 100, 1);
+	transmit(&c, p, 100, 1); /* taken, and lost */
+	CHECK_EQ(peer_recv_ms(&c.peer, got, sizeof(got), 20), 0);
+	asked(control, "{\"execute\":\"link\",\"arguments\":{\"up\":true}}", "\"return\"");
+	CHECK(strstr(fe_control_event(events, "link"), "\"up\":true") != NULL);
+	fe_config_changed(&c.fe);
+	CHECK_EQ(link_status(&c), 1);
+	make_frame(frame, sizeof(frame), 2);
+	give(c.rx, BUFFER);
+	fe_flush(c.rx);
+	peer_send(&c.peer, frame, sizeof(frame));
+	CHECK_EQ(receive(&c, got), sizeof(frame));
+	send_works(&c, 3);
+	close(control);
+	close(events);
+	card_end(&c);
+}
+
 static void rate(const struct fe_mode *m)
 {
 	struct card c;
@@ -1059,6 +1117,7 @@ int main(void)
 	fe_each_layout("reconnect", reconnect);
 	fe_case("announcement and MTU", announce, NULL);
 	fe_case("the link follows the host end", link_down, NULL);
+	fe_case("commands", commands, NULL);
 	fe_case("rates", rate, NULL);
 	fe_each_layout("a stream", stream);
 	for (unsigned i = 0; i < ARRAY_SIZE(bad); i++)
