@@ -13,7 +13,7 @@
  * While the disk holds a request of a queue, which has to wait for its turn or for a lost server, the queue pops no more:
  * what waits is in the ring, where a queue that stops leaves it.
  */
-#include "device.h"
+#include "block.h"
 
 #include <endian.h>
 #include <errno.h>
@@ -22,9 +22,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "disk.h"
-
-#define SECTOR	      512u
 #define MAX_QUEUES    1024
 #define MAX_SEGMENTS  126u	 /* with header and status: a ring of 128, QEMU's default */
 #define MAX_SEGMENT   (4u << 20) /* bytes */
@@ -37,54 +34,15 @@
 #define F_LIFETIME     15
 #define T_GET_LIFETIME 10
 
-/* virtio 1.3, 5.2.4, 5.2.6 and 5.2.6.1 */
-#define F_ZONED		   17
-#define T_ZONE_APPEND	   15
-#define T_ZONE_REPORT	   16
-#define T_ZONE_OPEN	   18
-#define T_ZONE_CLOSE	   20
-#define T_ZONE_FINISH	   22
-#define T_ZONE_RESET	   24
-#define T_ZONE_RESET_ALL   26
-#define S_ZONE_INVALID	   3
-#define S_ZONE_UNALIGNED   4
-#define S_ZONE_OPEN	   5
-#define S_ZONE_ACTIVE	   6
-#define ZONED_HOST_MANAGED 1
-
-/* Follows what the headers of Linux 6.1 know of the configuration space. Little-endian. */
-struct zoned_config {
-	uint32_t zone_sectors, max_open, max_active, max_append_sectors, write_granularity;
-	uint8_t model, unused[3];
-};
-#define ZONED_AT (offsetof(struct virtio_blk_config, secure_erase_sector_alignment) + 4)
-
 struct lifetime {
 	uint16_t pre_eol_info, typ_a, typ_b; /* little-endian */
 };
 
 static const char *const cache_names[] = {"writeback", "writethrough", NULL};
-enum cache_mode { CACHE_WRITEBACK, CACHE_WRITETHROUGH };
-
-struct block {
-	struct disk_options options;
-	const char *serial;
-	uint32_t block_size, num_queues, threads;
-	enum cache_mode cache;
-	struct disk *disk;
-	struct disk_watch watch;
-	struct backend *b;
-};
 
 struct block_queue {
 	struct disk_lane *lane;
 	bool held; /* a request of it waits in the disk */
-};
-
-struct block_request {
-	struct disk_io io;
-	struct element *element;
-	struct cursor data; /* IN: the writable part without the status */
 };
 
 /* What migrates. */
@@ -130,11 +88,6 @@ static const struct option_spec block_options[] = {
 	OPTIONS_END,
 };
 
-static struct block *block_of(struct backend *b)
-{
-	return b->state;
-}
-
 static struct virtio_blk_config *config_of(const struct backend *b)
 {
 	return (struct virtio_blk_config *)(void *)b->config;
@@ -143,14 +96,14 @@ static struct virtio_blk_config *config_of(const struct backend *b)
 /* Requests */
 
 /* Must a write be on stable storage when it is done? (virtio 1.2, 5.2.5.2 and 5.2.6.2) */
-static bool write_through(struct backend *b)
+bool block_write_through(struct backend *b)
 {
 	if (backend_has(b, VIRTIO_BLK_F_CONFIG_WCE))
 		return !__atomic_load_n(&config_of(b)->wce, __ATOMIC_RELAXED);
 	return !backend_has(b, VIRTIO_BLK_F_FLUSH) || block_of(b)->cache == CACHE_WRITETHROUGH;
 }
 
-static void answer(struct element *e, uint8_t status)
+void block_answer(struct element *e, uint8_t status)
 {
 	if (unlikely(status != VIRTIO_BLK_S_OK))
 		virtqueue_count_error(e->queue);
@@ -164,47 +117,16 @@ static void answer(struct element *e, uint8_t status)
 	virtqueue_push(e);
 }
 
-static uint8_t status_of(int result)
+uint8_t block_status_of(int result)
 {
 	return result == 0 ? VIRTIO_BLK_S_OK : VIRTIO_BLK_S_IOERR;
-}
-
-static uint8_t zone_status_of(int result)
-{
-	switch (result) {
-	case -EINVAL:
-		return S_ZONE_INVALID;
-	case -EILSEQ:
-		return S_ZONE_UNALIGNED;
-	case -ETOOMANYREFS:
-		return S_ZONE_OPEN;
-	case -EOVERFLOW:
-		return S_ZONE_ACTIVE;
-	default:
-		return status_of(result);
-	}
 }
 
 static void request_done(struct disk_io *io)
 {
 	struct block_request *r = container_of(io, struct block_request, io);
 
-	answer(r->element, status_of(io->result));
-}
-
-static void zone_done(struct disk_io *io)
-{
-	struct element *e = container_of(io, struct block_request, io)->element;
-
-	if (io->op == DISK_ZONE_APPEND && io->result == 0) {
-		uint64_t sector = htole64(io->offset / SECTOR);
-		struct cursor rest;
-
-		/* right before the status */
-		cursor_split(&e->wr, e->wr.left - 1 - sizeof(sector), &rest);
-		cursor_put(&e->wr, &sector, sizeof(sector));
-	}
-	answer(e, zone_status_of(io->result));
+	block_answer(r->element, block_status_of(io->result));
 }
 
 static void request_begun(struct disk_io *io)
@@ -265,27 +187,26 @@ static bool request_pass(struct block_request *r)
 	return false;
 }
 
-static void request_submit(struct block_request *r)
+void block_submit(struct block_request *r)
 {
-	r->io.done = r->io.op >= DISK_ZONE_WRITE ? zone_done : request_done;
+	r->io.done = r->io.op >= DISK_ZONE_WRITE ? block_zone_done : request_done;
 	if (request_pass(r))
 		r->io.done(&r->io);
 }
 
-static void transfer(
-	struct block *s, struct element *e, uint64_t sector, enum disk_op op, struct cursor *data)
+void block_transfer(struct block *s, struct element *e, uint64_t sector, enum disk_op op, struct cursor *data)
 {
 	struct block_request *r = e->req;
 
-	if (e->fault || data->left % SECTOR != 0 || sector > UINT64_MAX / SECTOR ||
-		!disk_holds(s->disk, sector * SECTOR, data->left)) {
-		answer(e, VIRTIO_BLK_S_IOERR);
+	if (e->fault || data->left % BLOCK_SECTOR != 0 || sector > UINT64_MAX / BLOCK_SECTOR ||
+		!disk_holds(s->disk, sector * BLOCK_SECTOR, data->left)) {
+		block_answer(e, VIRTIO_BLK_S_IOERR);
 		return;
 	}
 	r->io.op = op;
 	r->io.data = data;
-	r->io.offset = sector * SECTOR;
-	request_submit(r);
+	r->io.offset = sector * BLOCK_SECTOR;
+	block_submit(r);
 }
 
 static void request_in(struct backend *b, struct element *e, uint64_t sector)
@@ -293,7 +214,7 @@ static void request_in(struct backend *b, struct element *e, uint64_t sector)
 	struct block_request *r = e->req;
 
 	cursor_split(&e->wr, e->wr.left - 1, &r->data);
-	transfer(block_of(b), e, sector, DISK_READ, &r->data);
+	block_transfer(block_of(b), e, sector, DISK_READ, &r->data);
 }
 
 static void request_out(struct backend *b, struct element *e, uint64_t sector)
@@ -301,11 +222,11 @@ static void request_out(struct backend *b, struct element *e, uint64_t sector)
 	struct block_request *r = e->req;
 
 	if (disk_limits(block_of(b)->disk)->read_only) {
-		answer(e, VIRTIO_BLK_S_IOERR);
+		block_answer(e, VIRTIO_BLK_S_IOERR);
 		return;
 	}
-	r->io.flags = write_through(b) ? DISK_FUA : 0;
-	transfer(block_of(b), e, sector,
+	r->io.flags = block_write_through(b) ? DISK_FUA : 0;
+	block_transfer(block_of(b), e, sector,
 		disk_limits(block_of(b)->disk)->zone_sectors ? DISK_ZONE_WRITE : DISK_WRITE, &e->rd);
 }
 
@@ -314,7 +235,7 @@ static void request_flush(struct element *e)
 	struct block_request *r = e->req;
 
 	r->io.op = DISK_FLUSH;
-	request_submit(r);
+	block_submit(r);
 }
 
 static void request_id(struct backend *b, struct element *e)
@@ -324,7 +245,7 @@ static void request_id(struct backend *b, struct element *e)
 
 	memcpy(id, serial, strnlen(serial, sizeof(id)));
 	cursor_put(&e->wr, id, MIN(sizeof(id), e->wr.left - 1));
-	answer(e, VIRTIO_BLK_S_OK);
+	block_answer(e, VIRTIO_BLK_S_OK);
 }
 
 /* How worn the medium is, at this moment. */
@@ -334,16 +255,16 @@ static void request_lifetime(struct backend *b, struct element *e)
 	struct lifetime wire;
 
 	if (!disk_lifetime(block_of(b)->disk, &found)) {
-		answer(e, VIRTIO_BLK_S_UNSUPP);
+		block_answer(e, VIRTIO_BLK_S_UNSUPP);
 		return;
 	}
 	wire = (struct lifetime){htole16(found.pre_eol_info), htole16(found.typ_a), htole16(found.typ_b)};
 	if (e->wr.left < sizeof(wire) + 1) {
-		answer(e, VIRTIO_BLK_S_IOERR);
+		block_answer(e, VIRTIO_BLK_S_IOERR);
 		return;
 	}
 	cursor_put(&e->wr, &wire, sizeof(wire));
-	answer(e, VIRTIO_BLK_S_OK);
+	block_answer(e, VIRTIO_BLK_S_OK);
 }
 
 /* Discard, write zeroes and secure erase: a list of ranges in the data */
@@ -367,10 +288,10 @@ static uint8_t range_get(struct backend *b, struct cursor *c, uint32_t type, str
 	flags = le32toh(seg.flags);
 	if (flags & ~(zeroes ? VIRTIO_BLK_WRITE_ZEROES_FLAG_UNMAP : 0u))
 		return VIRTIO_BLK_S_UNSUPP;
-	if (sectors > (zeroes ? MAX_ZEROES : MAX_DISCARD) || sector > UINT64_MAX / SECTOR ||
-		!disk_holds(block_of(b)->disk, sector * SECTOR, sectors * SECTOR))
+	if (sectors > (zeroes ? MAX_ZEROES : MAX_DISCARD) || sector > UINT64_MAX / BLOCK_SECTOR ||
+		!disk_holds(block_of(b)->disk, sector * BLOCK_SECTOR, sectors * BLOCK_SECTOR))
 		return VIRTIO_BLK_S_IOERR;
-	*out = (struct range){sector * SECTOR, sectors * SECTOR, flags != 0};
+	*out = (struct range){sector * BLOCK_SECTOR, sectors * BLOCK_SECTOR, flags != 0};
 	return VIRTIO_BLK_S_OK;
 }
 
@@ -395,7 +316,7 @@ static void ranges_next(struct disk_io *io)
 	struct element *e = r->element;
 	struct backend *b = virtqueue_backend(e->queue);
 	bool zeroes = io->op == DISK_WRITE_ZEROES;
-	uint8_t status = status_of(io->result);
+	uint8_t status = block_status_of(io->result);
 
 	while (status == VIRTIO_BLK_S_OK && e->rd.left > 0) {
 		struct range range;
@@ -404,15 +325,16 @@ static void ranges_next(struct disk_io *io)
 			b, &e->rd, zeroes ? VIRTIO_BLK_T_WRITE_ZEROES : VIRTIO_BLK_T_DISCARD, &range);
 		if (status != VIRTIO_BLK_S_OK || range.len == 0)
 			continue;
-		io->flags = (range.unmap ? DISK_UNMAP : 0) | (zeroes && write_through(b) ? DISK_FUA : 0) |
+		io->flags = (range.unmap ? DISK_UNMAP : 0) |
+			    (zeroes && block_write_through(b) ? DISK_FUA : 0) |
 			    (io->len != 0 ? DISK_PART : 0);
 		io->offset = range.offset;
 		io->len = range.len;
 		if (!request_pass(r))
 			return;
-		status = status_of(io->result);
+		status = block_status_of(io->result);
 	}
-	answer(e, status);
+	block_answer(e, status);
 }
 
 static void request_ranges(struct backend *b, struct element *e, uint32_t type)
@@ -437,89 +359,11 @@ static void request_ranges(struct backend *b, struct element *e, uint32_t type)
 	else
 		status = ranges_check(b, e, type);
 	if (status != VIRTIO_BLK_S_OK) {
-		answer(e, status);
+		block_answer(e, status);
 		return;
 	}
 	r->io.done = ranges_next;
 	ranges_next(&r->io);
-}
-
-/* Zones */
-
-static void zone_append(struct backend *b, struct element *e, uint64_t sector)
-{
-	struct block_request *r = e->req;
-
-	if (e->wr.left < sizeof(uint64_t) + 1) {
-		answer(e, VIRTIO_BLK_S_IOERR);
-		return;
-	}
-	r->io.flags = write_through(b) ? DISK_FUA : 0;
-	transfer(block_of(b), e, sector, DISK_ZONE_APPEND, &e->rd);
-}
-
-static void zone_report(struct block *s, struct element *e, uint64_t sector)
-{
-	struct block_request *r = e->req;
-
-	if (e->fault || sector >= disk_size(s->disk) / SECTOR) {
-		answer(e, S_ZONE_INVALID);
-		return;
-	}
-	cursor_split(&e->wr, e->wr.left - 1, &r->data);
-	r->io.op = DISK_ZONE_REPORT;
-	r->io.data = &r->data;
-	r->io.offset = sector * SECTOR;
-	request_submit(r);
-}
-
-static void zone_change(struct block *s, struct element *e, uint64_t sector, enum disk_op op, bool all)
-{
-	uint64_t each = disk_limits(s->disk)->zone_sectors, end = disk_size(s->disk) / SECTOR;
-	struct block_request *r = e->req;
-
-	if (!all && (sector >= end || sector % each != 0)) {
-		answer(e, S_ZONE_INVALID);
-		return;
-	}
-	r->io.op = op;
-	r->io.offset = all ? 0 : sector * SECTOR;
-	r->io.len = (all ? end : each) * SECTOR;
-	request_submit(r);
-}
-
-static void request_zone(struct backend *b, struct element *e, uint32_t type, uint64_t sector)
-{
-	struct block *s = block_of(b);
-
-	if (!backend_has(b, F_ZONED)) {
-		answer(e, VIRTIO_BLK_S_UNSUPP);
-		return;
-	}
-	if (type != T_ZONE_REPORT && disk_limits(s->disk)->read_only) {
-		answer(e, VIRTIO_BLK_S_IOERR);
-		return;
-	}
-	switch (type) {
-	case T_ZONE_APPEND:
-		zone_append(b, e, sector);
-		break;
-	case T_ZONE_REPORT:
-		zone_report(s, e, sector);
-		break;
-	case T_ZONE_OPEN:
-		zone_change(s, e, sector, DISK_ZONE_OPEN, false);
-		break;
-	case T_ZONE_CLOSE:
-		zone_change(s, e, sector, DISK_ZONE_CLOSE, false);
-		break;
-	case T_ZONE_FINISH:
-		zone_change(s, e, sector, DISK_ZONE_FINISH, false);
-		break;
-	default:
-		zone_change(s, e, sector, DISK_ZONE_RESET, type == T_ZONE_RESET_ALL);
-		break;
-	}
 }
 
 static void request(struct backend *b, struct element *e)
@@ -535,7 +379,7 @@ static void request(struct backend *b, struct element *e)
 	}
 	r->element = e;
 	if (unlikely(!cursor_get(&e->rd, &hdr, sizeof(hdr)))) {
-		answer(e, VIRTIO_BLK_S_IOERR);
+		block_answer(e, VIRTIO_BLK_S_IOERR);
 		return;
 	}
 	switch (le32toh(hdr.type)) {
@@ -559,17 +403,8 @@ static void request(struct backend *b, struct element *e)
 	case VIRTIO_BLK_T_SECURE_ERASE:
 		request_ranges(b, e, le32toh(hdr.type));
 		break;
-	case T_ZONE_APPEND:
-	case T_ZONE_REPORT:
-	case T_ZONE_OPEN:
-	case T_ZONE_CLOSE:
-	case T_ZONE_FINISH:
-	case T_ZONE_RESET:
-	case T_ZONE_RESET_ALL:
-		request_zone(b, e, le32toh(hdr.type), le64toh(hdr.sector));
-		break;
 	default:
-		answer(e, VIRTIO_BLK_S_UNSUPP);
+		block_zone_request(b, e, le32toh(hdr.type), le64toh(hdr.sector));
 		break;
 	}
 }
@@ -599,23 +434,6 @@ static unsigned log2_of(uint32_t power_of_two)
 	return (unsigned)__builtin_ctz(power_of_two);
 }
 
-static void zones_describe(struct backend *b, const struct disk_limits *m)
-{
-	struct zoned_config zoned = {
-		.zone_sectors = htole32(m->zone_sectors),
-		.max_open = htole32(m->zones_open),
-		.max_active = htole32(m->zones_active),
-		.max_append_sectors = htole32(m->zone_append),
-		.write_granularity = htole32(m->logical),
-		.model = ZONED_HOST_MANAGED,
-	};
-
-	if (m->zone_sectors == 0)
-		b->offered &= ~BIT(F_ZONED);
-	else
-		memcpy((char *)b->config + ZONED_AT, &zoned, sizeof(zoned));
-}
-
 static void block_describe(struct backend *b)
 {
 	struct block *s = block_of(b);
@@ -626,7 +444,7 @@ static void block_describe(struct backend *b)
 	struct disk_lifetime lifetime;
 
 	*config_of(b) = (struct virtio_blk_config){
-		.capacity = htole64(disk_size(s->disk) / SECTOR),
+		.capacity = htole64(disk_size(s->disk) / BLOCK_SECTOR),
 		.size_max = htole32(MAX_SEGMENT),
 		.seg_max = htole32(MAX_SEGMENTS),
 		.blk_size = htole32(logical),
@@ -637,15 +455,15 @@ static void block_describe(struct backend *b)
 		.num_queues = htole16((uint16_t)s->num_queues),
 		.max_discard_sectors = htole32(m->discard ? MAX_DISCARD : 0),
 		.max_discard_seg = htole32(m->discard ? MAX_RANGES : 0),
-		.discard_sector_alignment = htole32(MAX(m->discard_granularity, logical) / SECTOR),
+		.discard_sector_alignment = htole32(MAX(m->discard_granularity, logical) / BLOCK_SECTOR),
 		.max_write_zeroes_sectors = htole32(writable ? MAX_ZEROES : 0),
 		.max_write_zeroes_seg = htole32(writable ? MAX_RANGES : 0),
 		.write_zeroes_may_unmap = m->discard,
 		.max_secure_erase_sectors = htole32(m->secure_erase ? MAX_DISCARD : 0),
 		.max_secure_erase_seg = htole32(m->secure_erase ? MAX_RANGES : 0),
-		.secure_erase_sector_alignment = htole32(m->secure_erase ? logical / SECTOR : 0),
+		.secure_erase_sector_alignment = htole32(m->secure_erase ? logical / BLOCK_SECTOR : 0),
 	};
-	zones_describe(b, m);
+	block_zone_describe(b, m);
 	if (writable)
 		b->offered &= ~BIT(VIRTIO_BLK_F_RO);
 	if (!m->discard)
@@ -665,9 +483,9 @@ static void size_changed(struct disk_watch *w)
 	uint64_t size = disk_size(s->disk);
 	struct json *data = NULL;
 
-	if (config_of(s->b)->capacity == htole64(size / SECTOR))
+	if (config_of(s->b)->capacity == htole64(size / BLOCK_SECTOR))
 		return;
-	config_of(s->b)->capacity = htole64(size / SECTOR);
+	config_of(s->b)->capacity = htole64(size / BLOCK_SECTOR);
 	backend_config_changed(s->b);
 	if (backend_event_wanted(s->b))
 		data = json_new(false);
@@ -824,7 +642,7 @@ static const struct feature_name block_features[] = {
 	{VIRTIO_BLK_F_WRITE_ZEROES, "write-zeroes"},
 	{F_LIFETIME, "lifetime"},
 	{VIRTIO_BLK_F_SECURE_ERASE, "secure-erase"},
-	{F_ZONED, "zoned"},
+	{BLOCK_F_ZONED, "zoned"},
 	{0, NULL},
 };
 
@@ -837,10 +655,10 @@ const struct device device_block = {
 		    BIT(VIRTIO_BLK_F_BLK_SIZE) | BIT(VIRTIO_BLK_F_FLUSH) | BIT(VIRTIO_BLK_F_TOPOLOGY) |
 		    BIT(VIRTIO_BLK_F_CONFIG_WCE) | BIT(VIRTIO_BLK_F_MQ) | BIT(VIRTIO_BLK_F_DISCARD) |
 		    BIT(VIRTIO_BLK_F_WRITE_ZEROES) | BIT(VIRTIO_BLK_F_SECURE_ERASE) | BIT(F_LIFETIME) |
-		    BIT(F_ZONED),
+		    BIT(BLOCK_F_ZONED),
 	.state_size = sizeof(struct block),
 	.queue_state_size = sizeof(struct block_queue),
-	.config_size = ZONED_AT + sizeof(struct zoned_config),
+	.config_size = BLOCK_ZONED_AT + BLOCK_ZONED_SIZE,
 	.options = block_options,
 	.commands = block_commands,
 	.feature_names = block_features,

@@ -164,6 +164,8 @@ static void what_is_told(const struct fe_mode *m)
 	CHECK_EQ(z->zone[0].start, 5 * ZONE);
 	CHECK_EQ(z->zone[2].start, 7 * ZONE);
 	blk_answers(blk_ask(REPORT, 0, blk_guest(64), 64, true), INVALID);
+	for (uint32_t type = REPORT + 1; type <= RESET_ALL + 1; type += 2)
+		CHECK_EQ(change(type, 3), VIRTIO_BLK_S_UNSUPP);
 	blk_answers(blk_ask(REPORT, blk_config().capacity, blk_guest(128), 128, true), INVALID);
 	fe_end(&blk.fe);
 }

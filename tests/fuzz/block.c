@@ -16,6 +16,7 @@
 #include <stdlib.h>
 
 #include "../../devices/block.c"
+#include "../../devices/block-zone.c"
 
 enum {
 	STEPS_MAX = 400,
