@@ -121,7 +121,7 @@ struct disk_limits {
 	uint32_t discard_granularity; /* power of two */
 	bool read_only;
 	bool discard, write_zeroes, secure_erase; /* supported; false when read_only */
-	bool discard_zeroes; /* what was discarded reads as zeroes */
+	bool discard_zeroes;			  /* what was discarded reads as zeroes */
 	/* In sectors of 512 bytes. 0: not zoned; else host-managed, writes and zones only by the operations for these. */
 	uint32_t zone_sectors, zone_append; /* of a zone; of one append at most */
 	uint32_t zones_open, zones_active;  /* at most at a time; 0: no limit */
