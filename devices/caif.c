@@ -353,6 +353,8 @@ const struct device device_caif = {
 	.nqueues = ARRAY_SIZE(caif_queues),
 	.max_queues = ARRAY_SIZE(caif_queues),
 	.reversed = BIT(QUEUE_RX),
+	.always_call =
+		BIT(QUEUE_TX), /* Linux ignores what virtqueue_enable_cb() says, and could stop for good */
 	.open = caif_open,
 	.close = caif_close,
 	.start = caif_start,

@@ -90,6 +90,7 @@ static struct virtqueue *host_queue(struct session_host *host, unsigned index)
 		q->latency = calloc(1, sizeof(*q->latency)); /* without it no times are taken */
 	q->reverse = index < 64 && (c->b.dev->reversed & BIT(index));
 	q->only_read = index < 64 && (c->b.dev->only_read & BIT(index));
+	q->always_call = index < 64 && (c->b.dev->always_call & BIT(index));
 	q->on_start = queue_start;
 	q->on_stop = queue_stop;
 	q->call_inband = session_call_inband;

@@ -80,6 +80,8 @@ struct device {
 		reversed; /* bit i: in queue i the roles are exchanged, we are its driver (virtqueue_driver()) */
 	uint64_t
 		only_read; /* bit i: of queue i we only read buffers, those that the driver marked as writable too */
+	uint64_t
+		always_call; /* bit i: queue i has a driver that misses what comes just before it asks for a call */
 	bool queue_threads;  /* queues share only read-only state: open() may set b->threads */
 	bool enable_on_kick; /* some front-ends of this device never send SET_VRING_ENABLE (crypto) */
 	bool in_order;	     /* gives buffers back in the order they came anyway: offer IN_ORDER */

@@ -307,7 +307,7 @@ void vring_publish(struct virtqueue *q)
 		take_times(q, n);
 	if (likely(!q->discard)) {
 		q->ops->publish(q, q->staged, n);
-		if (q->ops->wants_call(q))
+		if (q->ops->wants_call(q) || q->always_call)
 			vring_call(q);
 		else
 			q->stats.calls_suppressed++;

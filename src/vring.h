@@ -230,6 +230,7 @@ struct virtqueue {
 
 	bool only_read;			 /* no buffer is writable, whatever the driver says */
 	bool reverse;			 /* we are the ring's driver */
+	bool always_call;		 /* whatever the driver wants */
 	struct vring_reversed *reversed; /* then, once it was started */
 
 	struct virtqueue_stats stats;
