@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: MIT
 #
 # Figures, one line each: ring code, block against qemu-storage-daemon, rng's
-# start and size, input's latency, net against DPDK's testpmd (of build-dpdk) and QEMU's own card, gpu against QEMU's own vhost-user-gpu (of build-qemu). Columns: name, ours, the daemon's, the ratio ours/daemon's,
+# start and size, input's latency, net against DPDK's testpmd (of build-dpdk) and QEMU's own card, gpu against QEMU's own vhost-user-gpu and its built-in card (of build-qemu). Columns: name, ours, the daemon's, the ratio ours/daemon's,
 # unit, and where there is one the target and whether it was met.
 #
 #	BENCH_SECONDS=S	length of a slice (0.5; 0.1 is for a quick look)
@@ -360,6 +360,49 @@ gpu()
 			figure gpu.2d.cpu "$(median "$tmp/ours.$key")" "$theirs" "$ratio" frames/cpu-s least 1.5
 		fi
 	done
+	[ ! -x "$peer" ] || gpu_guests
+}
+
+# gpu_guest NAME QEMU-OPTION...: fills got[NAME.frames] a second, and got[NAME.cpu] per second of the host's processors
+gpu_guest()
+{
+	local name=$1 frames=1000 ticks pids start
+	shift
+	guest_memory=256M qemu_start "$name" 120 "$@" <<GUEST
+modprobe virtio-gpu
+gpudraw 1 1920x1080 -$frames
+GUEST
+	pids=("${child_pid[$name]}")
+	[ "$name" != ours ] || pids+=("${child_pid[gpu]}")
+	guest_await "$name" 80 '^drawn$' || return
+	ticks=$(cpu_ticks "${pids[@]}")
+	start=${EPOCHREALTIME/[^0-9]/}
+	guest_tell "$name" go
+	guest_await "$name" 60 '^worked$' || return
+	ticks=$(($(cpu_ticks "${pids[@]}") - ticks))
+	got[$name.frames]=$(awk -v n=$frames -v us=$((${EPOCHREALTIME/[^0-9]/} - start)) 'BEGIN { printf "%.1f", n * 1e6 / us }')
+	got[$name.cpu]=$(awk -v n=$frames -v ticks=$ticks -v hz="$(getconf CLK_TCK)" 'BEGIN { printf "%.1f", n * hz / ticks }')
+	stop "$name"
+}
+
+# A guest that draws 1920x1080 anew, on our back-end and on the card that is built into QEMU, which has the least to do: its
+# display is its own, and nobody looks at it. An emulated processor counts in both.
+gpu_guests()
+{
+	local options=xres=1920,yres=1080
+	if ! pc=$("$guestdir/build-pc" --cached) || ! initramfs=$("$guestdir/build-initramfs"); then
+		note "no PC kernel for guests (tests/guest/build-pc makes it)"
+		return
+	fi
+	PATH=$qemu:$PATH
+	backend gpu gpu
+	gpu_guest ours -chardev "socket,id=c,path=$socket" -device "vhost-user-vga,chardev=c,$options" &&
+		gpu_guest builtin -device "virtio-vga,$options" || exit 1
+	figure gpu.guest.frames/qemu "${got[ours.frames]}" "${got[builtin.frames]}" \
+		"$(over "${got[ours.frames]}" "${got[builtin.frames]}")" frames/s
+	figure gpu.guest.cpu/qemu "${got[ours.cpu]}" "${got[builtin.cpu]}" \
+		"$(over "${got[ours.cpu]}" "${got[builtin.cpu]}")" frames/cpu-s
+	stop gpu
 }
 
 # What statistics cost: with a control socket every request is timed.

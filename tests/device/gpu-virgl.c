@@ -1,96 +1,13 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The gpu with --virgl, on whatever OpenGL this host has, usually Mesa's software renderer: pictures through 3D resources,
- * a picture that the renderer makes, fences, what a guest does wrong, resets.
+ * The gpu with --virgl: pictures through 3D resources, a picture that the renderer makes, fences, what a guest does wrong,
+ * resets.
  */
-#include "gpu-rig.h"
+#include "gpu-rig-3d.h"
 
-#include <dirent.h>
-#include <signal.h>
 #include <sys/socket.h>
 
 static const struct fe_mode split = {0};
-
-enum { TEXTURE_2D = 2, RENDER_TARGET = 1 << 1, SAMPLER_VIEW = 1 << 3, Y_0_TOP = 1 };
-enum { BGRA = VIRTIO_GPU_FORMAT_B8G8R8A8_UNORM };
-
-/* virglrenderer's commands: opcode, object type << 8, words that follow << 16 */
-enum { CREATE_OBJECT = 1, SET_FRAMEBUFFER = 5, CLEAR = 7, OBJECT_SURFACE = 8, CLEAR_COLOR0 = 1 << 2 };
-
-static void start(struct rig *r, const struct fe_mode *m, const char *option)
-{
-	struct virtio_gpu_config config;
-
-	/* libraries of others keep what they allocated */
-	setenv("ASAN_OPTIONS", "detect_leaks=0", 1);
-	rig_start(r, m, FE_ARGS("--virgl", option));
-	CHECK(r->fe.offered >> VIRTIO_GPU_F_VIRGL & 1);
-	fe_config_get(&r->fe, 0, &config, sizeof(config));
-	CHECK(config.num_capsets >= 1);
-}
-
-static uint32_t ctx_create(struct rig *r, uint32_t ctx)
-{
-	return RIG_DO(r, (struct virtio_gpu_ctx_create){
-				 HDR(CTX_CREATE), .hdr.ctx_id = ctx, .nlen = 4, .debug_name = "test"});
-}
-
-static uint32_t ctx_create_of(struct rig *r, uint32_t ctx, uint32_t set)
-{
-	return RIG_DO(
-		r, (struct virtio_gpu_ctx_create){HDR(CTX_CREATE), .hdr.ctx_id = ctx, .context_init = set});
-}
-
-static uint32_t ctx_destroy(struct rig *r, uint32_t ctx)
-{
-	return RIG_DO(r, (struct virtio_gpu_ctx_destroy){HDR(CTX_DESTROY), .hdr.ctx_id = ctx});
-}
-
-static uint32_t ctx_attach(struct rig *r, uint32_t ctx, uint32_t id)
-{
-	return RIG_DO(r, (struct virtio_gpu_ctx_resource){
-				 HDR(CTX_ATTACH_RESOURCE), .hdr.ctx_id = ctx, .resource_id = id});
-}
-
-static uint32_t create_3d(struct rig *r, uint32_t id, uint32_t format, uint32_t w, uint32_t h, uint32_t flags)
-{
-	return RIG_DO(r, (struct virtio_gpu_resource_create_3d){HDR(RESOURCE_CREATE_3D), .resource_id = id,
-				 .target = TEXTURE_2D, .format = format, .bind = RENDER_TARGET | SAMPLER_VIEW,
-				 .width = w, .height = h, .depth = 1, .array_size = 1, .flags = flags});
-}
-
-static uint32_t transfer_3d(struct rig *r, uint32_t type, uint32_t ctx, uint32_t id,
-	struct virtio_gpu_box box, uint64_t offset, uint32_t stride)
-{
-	return RIG_DO(r, (struct virtio_gpu_transfer_host_3d){.hdr.type = type,
-				 .hdr.ctx_id = ctx,
-				 .box = box,
-				 .offset = offset,
-				 .resource_id = id,
-				 .stride = stride});
-}
-
-static uint32_t submit(struct rig *r, uint32_t ctx, const void *words, uint32_t size)
-{
-	struct virtio_gpu_cmd_submit c = {HDR(SUBMIT_3D), .hdr.ctx_id = ctx, .size = size};
-
-	return rig_status(r, &c, sizeof(c), words, size);
-}
-
-/* A 3D resource with a drawing in it. */
-static uint32_t *picture_3d(struct rig *r, uint32_t id, uint32_t w, uint32_t h, unsigned seed, uint32_t flags)
-{
-	struct virtio_gpu_box all = {.w = w, .h = h, .d = 1};
-	uint32_t *pixels;
-	uint64_t gpa;
-
-	pixels = fe_alloc(&r->fe, w * h * 4, 4096, &gpa);
-	draw(pixels, w, h, seed);
-	CHECK_EQ(create_3d(r, id, BGRA, w, h, flags), OK);
-	CHECK_EQ(attach_one(r, id, gpa, w * h * 4), OK);
-	CHECK_EQ(transfer_3d(r, CMD(TRANSFER_TO_HOST_3D), 0, id, all, 0, w * 4), OK);
-	return pixels;
-}
 
 static void shows_3d(const struct fe_mode *m)
 {
@@ -98,7 +15,7 @@ static void shows_3d(const struct fe_mode *m)
 	uint32_t *pixels, *back;
 	struct rig r;
 
-	start(&r, m, NULL);
+	start_3d(&r, m, NULL);
 	for (uint32_t flags = 0; flags <= Y_0_TOP; flags++) {
 		pixels = picture_3d(&r, 1 + flags, W, H, flags, flags);
 		CHECK_EQ(set_scanout(&r, 0, 1 + flags, 0, 0, W, H), OK);
@@ -124,15 +41,6 @@ static void shows_3d(const struct fe_mode *m)
 	fe_end(&r.fe);
 }
 
-static void clear(struct rig *r, uint32_t ctx, uint32_t id, const float colour[4])
-{
-	uint32_t words[] = {CREATE_OBJECT | OBJECT_SURFACE << 8 | 5 << 16, 1, id, BGRA, 0, 0,
-		SET_FRAMEBUFFER | 3 << 16, 1, 0, 1, CLEAR | 8 << 16, CLEAR_COLOR0, 0, 0, 0, 0, 0, 0, 0};
-
-	memcpy(&words[12], colour, 16);
-	CHECK_EQ(submit(r, ctx, words, sizeof(words)), OK);
-}
-
 /* A context that is spoilt: only that one; what it showed stays, and another of the same number is as good as new. */
 static void lost_context(const struct fe_mode *m)
 {
@@ -144,7 +52,7 @@ static void lost_context(const struct fe_mode *m)
 	uint32_t *flat, ctx;
 	struct rig r;
 
-	start(&r, m, NULL);
+	start_3d(&r, m, NULL);
 	for (ctx = 1; ctx <= 2; ctx++) {
 		CHECK_EQ(ctx_create(&r, ctx), OK);
 		CHECK_EQ(create_3d(&r, ctx, BGRA, W, H, Y_0_TOP), OK);
@@ -181,7 +89,7 @@ static void context_init(const struct fe_mode *m)
 	uint32_t n;
 	struct rig r;
 
-	start(&r, m, NULL);
+	start_3d(&r, m, NULL);
 	CHECK(r.fe.offered >> VIRTIO_GPU_F_CONTEXT_INIT & 1);
 	fe_config_get(&r.fe, 0, &config, sizeof(config));
 	n = config.num_capsets;
@@ -209,7 +117,7 @@ static void logs(const struct fe_mode *m)
 	struct rig r;
 	uint64_t gpa;
 
-	start(&r, m, NULL);
+	start_3d(&r, m, NULL);
 	pixels = picture_3d(&r, 1, 64, 64, 1, 0);
 	gpa = fe_gpa(&r.fe, pixels);
 	fe_alloc(&r.fe, 4096, 4096, NULL); /* between it and the answers */
@@ -234,7 +142,7 @@ static void renders(const struct fe_mode *m)
 	static uint32_t want[W * H];
 	struct rig r;
 
-	start(&r, m, NULL);
+	start_3d(&r, m, NULL);
 	CHECK_EQ(ctx_create(&r, 5), OK);
 	CHECK_EQ(create_3d(&r, 1, BGRA, W, H, Y_0_TOP), OK);
 	CHECK_EQ(ctx_attach(&r, 5, 1), OK);
@@ -280,7 +188,7 @@ static void displays(const struct fe_mode *m)
 	struct rig r;
 	int sv[2];
 
-	start(&r, m, NULL);
+	start_3d(&r, m, NULL);
 	CHECK_SYS(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, sv));
 	fe_set(&r.fe, FE_GPU_SET_SOCKET, NULL, 0, &sv[1], 1);
 	close(sv[1]);
@@ -314,7 +222,7 @@ static void capsets(const struct fe_mode *m)
 	struct virtio_gpu_resp_capset *caps;
 	struct rig r;
 
-	start(&r, m, NULL);
+	start_3d(&r, m, NULL);
 	CHECK_EQ(rig_command(&r, &get_info, sizeof(get_info), NULL, 0, &info, sizeof(info)), sizeof(info));
 	CHECK_EQ(info.hdr.type, VIRTIO_GPU_RESP_OK_CAPSET_INFO);
 	CHECK_EQ(info.capset_id, VIRTIO_GPU_CAPSET_VIRGL);
@@ -345,7 +253,7 @@ static void fences(const struct fe_mode *m)
 	struct rig r;
 	uint32_t base = 0;
 
-	start(&r, m, NULL);
+	start_3d(&r, m, NULL);
 	picture_3d(&r, 1, 64, 64, 1, 0);
 	picture(&r, 2, 64, 64, 1);
 	for (unsigned round = 0; round < 2; round++) {
@@ -391,7 +299,7 @@ static void hostile(const struct fe_mode *m)
 	struct rig r;
 	uint64_t gpa;
 
-	start(&r, m, NULL);
+	start_3d(&r, m, NULL);
 	CHECK_EQ(ctx_create(&r, 0), ERR(INVALID_CONTEXT_ID));
 	CHECK_EQ(ctx_destroy(&r, 1), ERR(INVALID_CONTEXT_ID));
 	CHECK_EQ(ctx_create(&r, 1), OK);
@@ -447,7 +355,7 @@ static void resets(const struct fe_mode *m)
 	struct rig r;
 	int fd;
 
-	start(&r, m, NULL);
+	start_3d(&r, m, NULL);
 	for (unsigned round = 0; round < 3; round++) {
 		CHECK_EQ(ctx_create(&r, 1), OK);
 		pixels = picture_3d(&r, 1, 64, 64, round, 0);
@@ -484,217 +392,34 @@ static void resets(const struct fe_mode *m)
 	fe_end(&r.fe);
 }
 
-/* The process that renders for it; 0: there is none. */
-static pid_t renderer_of(const struct rig *r)
+/* A cursor that the renderer drew. */
+static void cursor_3d(const struct fe_mode *m)
 {
-	DIR *proc = opendir("/proc");
-	const struct dirent *entry;
-	pid_t found = 0;
-
-	CHECK(proc != NULL);
-	while (!found && (entry = readdir(proc))) {
-		char path[300], state;
-		int pid, parent;
-		FILE *f;
-
-		snprintf(path, sizeof(path), "/proc/%s/stat", entry->d_name);
-		f = entry->d_name[0] >= '1' && entry->d_name[0] <= '9' ? fopen(path, "r") : NULL;
-		if (f && fscanf(f, "%d (%*[^)]) %c %d", &pid, &state, &parent) == 3 &&
-			parent == r->fe.process.pid && state != 'Z')
-			found = pid;
-		if (f)
-			fclose(f);
-	}
-	closedir(proc);
-	return found;
-}
-
-/* Commands with a fence that draw a colour, and are not waited for. */
-enum { BURST = 12 };
-
-static void burst(struct rig *r, uint32_t ctx, uint32_t id, struct virtio_gpu_ctrl_hdr **answer)
-{
-	uint32_t words[] = {CREATE_OBJECT | OBJECT_SURFACE << 8 | 5 << 16, 1, id, BGRA, 0, 0,
-		SET_FRAMEBUFFER | 3 << 16, 1, 0, 1, CLEAR | 8 << 16, CLEAR_COLOR0, 0, 0, 0, 0, 0, 0, 0};
-
-	for (unsigned i = 0; i < BURST; i++) {
-		struct virtio_gpu_cmd_submit *c = fe_alloc(&r->fe, sizeof(*c) + sizeof(words), 8, NULL);
-		struct vring_driver_buf b[2];
-
-		*c = (struct virtio_gpu_cmd_submit){HDR(SUBMIT_3D), .hdr.ctx_id = ctx,
-			.hdr.flags = i % 2 ? VIRTIO_GPU_FLAG_FENCE : 0, .hdr.fence_id = i,
-			.size = i % 3 ? 0 : sizeof(words)};
-		memcpy(c + 1, words, sizeof(words));
-		answer[i] = fe_alloc(&r->fe, sizeof(*answer[i]), 8, NULL);
-		b[0] = fe_rd(&r->fe, c, sizeof(*c) + sizeof(words));
-		b[1] = fe_wr(&r->fe, answer[i], sizeof(*answer[i]));
-		fe_submit(r->control, b, 2, answer[i]);
-	}
-	fe_flush(r->control);
-}
-
-/* All of them come back, done or not. */
-static void burst_ends(struct rig *r, bool done)
-{
-	for (unsigned i = 0; i < BURST; i++) {
-		struct virtio_gpu_ctrl_hdr *answer;
-		void *cookie;
-
-		CHECK_EQ(fe_wait(r->control, &cookie), sizeof(*answer));
-		answer = cookie;
-		if (done)
-			CHECK_EQ(answer->type, OK);
-		else
-			CHECK(answer->type == OK || answer->type == ERR(UNSPEC));
-	}
-}
-
-/* A context, with a resource that is shown. */
-static void scene(struct rig *r, uint32_t ctx, uint32_t id, uint32_t w, uint32_t h)
-{
-	CHECK_EQ(ctx_create(r, ctx), OK);
-	CHECK_EQ(create_3d(r, id, BGRA, w, h, Y_0_TOP), OK);
-	CHECK_EQ(ctx_attach(r, ctx, id), OK);
-	CHECK_EQ(set_scanout(r, 0, id, 0, 0, w, h), OK);
-}
-
-static void shows_colour(struct rig *r, uint32_t ctx, uint32_t id, uint32_t w, uint32_t h)
-{
-	const float colour[4] = {0.2f, 0.4f, 0.6f, 1};
-	uint32_t *want = malloc(w * h * 4);
-
-	clear(r, ctx, id, colour);
-	CHECK_EQ(flush(r, id, 0, 0, w, h), OK);
-	for (uint32_t i = 0; i < w * h; i++)
-		want[i] = 0x336699;
-	shows(r, 0, want, w, h);
-	free(want);
-}
-
-static void flat_shows(struct rig *r, uint32_t id, unsigned seed)
-{
-	uint32_t *flat = picture(r, id, 64, 48, seed);
-
-	CHECK_EQ(set_scanout(r, 0, id, 0, 0, 64, 48), OK);
-	CHECK_EQ(flush(r, id, 0, 0, 64, 48), OK);
-	shows(r, 0, flat, 64, 48);
-}
-
-/* Waits until the driver may have a renderer again. */
-static void again(struct rig *r, uint32_t ctx)
-{
-	uint32_t status;
-
-	for (int i = 0; (status = ctx_create(r, ctx)) != OK && i < fe_limit_ms / 20; i++) {
-		CHECK_EQ(status, ERR(UNSPEC));
-		fe_poll(-1, 0, 20);
-	}
-	CHECK_EQ(status, OK);
-}
-
-/* The renderer dies in the middle of its work: its contexts are lost, 2D goes on; after a reset, or a while, there is another. */
-static void dies(const struct fe_mode *m)
-{
-	struct virtio_gpu_box all = {.w = 64, .h = 48, .d = 1};
-	struct virtio_gpu_ctrl_hdr *answer[BURST];
-	uint32_t *pixels;
+	enum { W = 96, H = 80, SIDE = 64, X = 8, Y = 4, BGRX = VIRTIO_GPU_FORMAT_B8G8R8X8_UNORM };
+	struct virtio_gpu_box all = {.w = SIDE, .h = SIDE, .d = 1};
+	static uint32_t want[W * H];
+	uint32_t *flat, *pixels;
 	struct rig r;
-	pid_t pid;
+	uint64_t gpa;
 
-	start(&r, m, NULL);
-	scene(&r, 1, 1, 64, 48);
-	shows_colour(&r, 1, 1, 64, 48);
-	pixels = picture_3d(&r, 2, 64, 48, 3, 0);
-	CHECK((pid = renderer_of(&r)) != 0);
-	burst(&r, 1, 1, answer);
-	CHECK_SYS(kill(pid, SIGABRT));
-	burst_ends(&r, false);
-	flat_shows(&r, 9, 4);
-	fe_process_logs(&r.fe.process, "the renderer is lost");
-	CHECK_EQ(submit(&r, 1, NULL, 0), ERR(INVALID_CONTEXT_ID));
-	CHECK_EQ(transfer_3d(&r, CMD(TRANSFER_TO_HOST_3D), 0, 2, all, 0, 256), ERR(UNSPEC));
-	CHECK_EQ(set_scanout(&r, 0, 2, 0, 0, 64, 48),
-		ERR(UNSPEC)); /* never shown: there is nothing left of it */
-	CHECK_EQ(set_scanout(&r, 0, 1, 0, 0, 64, 48), OK);
-	CHECK_EQ(flush(&r, 1, 0, 0, 64, 48), OK);
-	CHECK_EQ(detach(&r, 2), OK);
-	CHECK_EQ(attach_one(&r, 2, fe_gpa(&r.fe, pixels), 64 * 48 * 4), ERR(UNSPEC));
+	start_3d(&r, m, NULL);
+	flat = picture(&r, 9, W, H, 2);
+	memcpy(want, flat, sizeof(want));
+	CHECK_EQ(set_scanout(&r, 0, 9, 0, 0, W, H), OK);
+	pixels = fe_alloc(&r.fe, SIDE * SIDE * 4, 4096, &gpa);
+	CHECK_EQ(create_3d(&r, 1, BGRX, SIDE, SIDE, Y_0_TOP), OK);
+	CHECK_EQ(attach_one(&r, 1, gpa, SIDE * SIDE * 4), OK);
+	for (unsigned seed = 5; seed < 7; seed++) {
+		draw(pixels, SIDE, SIDE, seed);
+		CHECK_EQ(transfer_3d(&r, CMD(TRANSFER_TO_HOST_3D), 0, 1, all, 0, SIDE * 4), OK);
+		cursor(&r, CMD(UPDATE_CURSOR), 0, 1, X, Y, 0, 0);
+		for (unsigned y = 0; y < SIDE; y++)
+			memcpy(&want[(Y + y) * W + X], &pixels[y * SIDE], SIDE * 4);
+		shows(&r, 0, want, W, H);
+	}
 	CHECK_EQ(unref(&r, 1), OK);
-	CHECK_EQ(unref(&r, 2), OK);
-
-	/* without a reset */
-	again(&r, 1);
-	CHECK_EQ(create_3d(&r, 1, BGRA, 64, 48, Y_0_TOP), OK);
-	CHECK_EQ(ctx_attach(&r, 1, 1), OK);
-	CHECK_EQ(set_scanout(&r, 0, 1, 0, 0, 64, 48), OK);
-	shows_colour(&r, 1, 1, 64, 48);
-	CHECK(renderer_of(&r) != pid);
-
-	/* and with one */
-	CHECK_SYS(kill(renderer_of(&r), SIGKILL));
-	fe_set(&r.fe, FE_RESET_DEVICE, NULL, 0, NULL, 0);
-	fe_queue_free(r.control);
-	fe_queue_free(r.cursor);
-	rig_queues(&r);
-	scene(&r, 7, 3, 64, 48);
-	shows_colour(&r, 7, 3, 64, 48);
-	fe_end(&r.fe);
-}
-
-/* It goes on, but does nothing more: 2D does, a queue that stops gets its commands back, and the end is not held up. */
-static void hangs(const struct fe_mode *m)
-{
-	struct virtio_gpu_ctrl_hdr *answer[BURST];
-	struct rig r;
-	uint32_t base;
-
-	start(&r, m, NULL);
-	scene(&r, 1, 1, 64, 48);
-	shows_colour(&r, 1, 1, 64, 48);
-	CHECK_SYS(kill(renderer_of(&r), SIGSTOP));
-	burst(&r, 1, 1, answer);
-	flat_shows(&r, 9, 4);
-	base = fe_queue_stop(r.control);
-	burst_ends(&r, false);
-	fe_process_logs(&r.fe.process, "the renderer did not finish in time");
-	fe_queue_send(r.control, base);
-	flat_shows(&r, 10, 5);
-	CHECK_EQ(submit(&r, 1, NULL, 0), ERR(INVALID_CONTEXT_ID));
-	again(&r, 1);
-	CHECK_EQ(create_3d(&r, 2, BGRA, 64, 48, Y_0_TOP), OK);
-	CHECK_EQ(ctx_attach(&r, 1, 2), OK);
-	burst(&r, 1, 2, answer);
-	burst_ends(&r, true);
-	CHECK_SYS(kill(renderer_of(&r), SIGSTOP));
-	burst(&r, 1, 2, answer);
-	fe_process_signal(&r.fe.process, SIGTERM);
-	fe_process_exits(&r.fe.process, 0);
-	fe_close(&r.fe);
-}
-
-/* Nothing of one driver's is left for the next one, not even the process; one that was not used may stay. */
-static void renewed(const struct fe_mode *m)
-{
-	pid_t pid;
-	struct rig r;
-
-	start(&r, m, NULL);
-	CHECK((pid = renderer_of(&r)) != 0);
-	flat_shows(&r, 9, 4);
-	for (unsigned i = 0; i < 2; i++) {
-		fe_set(&r.fe, FE_RESET_DEVICE, NULL, 0, NULL, 0);
-		fe_queue_free(r.control);
-		fe_queue_free(r.cursor);
-		rig_queues(&r);
-		if (!i)
-			CHECK_EQ(renderer_of(&r), pid);
-		for (int k = 0; i && renderer_of(&r) == pid; k++) {
-			CHECK(k < fe_limit_ms / 20);
-			fe_poll(-1, 0, 20);
-		}
-		scene(&r, 1, 1, 64, 48);
-		shows_colour(&r, 1, 1, 64, 48);
-	}
+	cursor(&r, CMD(UPDATE_CURSOR), 0, 0, 0, 0, 0, 0);
+	shows(&r, 0, flat, W, H);
 	fe_end(&r.fe);
 }
 
@@ -728,9 +453,7 @@ int main(void)
 	fe_each_layout("fences", fences);
 	fe_case("hostile", hostile, &split);
 	fe_each_layout("resets", resets);
-	fe_each_layout("a renderer that dies", dies);
-	fe_each_layout("a renderer that hangs", hangs);
-	fe_case("a renderer for each driver", renewed, &split);
+	fe_case("a cursor", cursor_3d, &split);
 	fe_case("no OpenGL at all", impossible, &split);
 	return tap_done();
 }

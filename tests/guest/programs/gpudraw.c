@@ -2,10 +2,11 @@
 /*
  * Draws a known pattern on every connected output of a DRM device, and perhaps a cursor, by the kernel's own interface.
  *
- * usage: gpudraw SEED [WIDTHxHEIGHT] [+X+Y]
+ * usage: gpudraw SEED [WIDTHxHEIGHT] [+X+Y] [-FRAMES]
  *
  * SEED may be "bars": colour bars, for people to look at. The pattern on output i is that of SEED + i, the cursor's that of SEED + 100. Without a size an output has its preferred
  * mode; the cursor is put on the first. Prints "output I WIDTHxHEIGHT" for each, then "drawn", and stays until it is killed.
+ * With -FRAMES the first output is drawn so many times more when its standard input says so, then it prints "worked".
  */
 #define _GNU_SOURCE
 #include <libdrm/drm.h>
@@ -28,6 +29,7 @@ struct buffer {
 };
 
 static int fd, bars;
+static uint32_t first;
 static uint32_t crtcs[MAX], connectors[MAX];
 
 static void call(unsigned long request, void *arg, const char *what)
@@ -131,6 +133,7 @@ static void show(int i, unsigned seed, const struct drm_mode_modeinfo *mode)
 		draw(&b, seed + (unsigned)i, 0);
 	call(DRM_IOCTL_MODE_ADDFB, &fb, "ADDFB");
 	crtc.fb_id = dirty.fb_id = fb.fb_id;
+	first = first ? first : fb.fb_id;
 	call(DRM_IOCTL_MODE_SETCRTC, &crtc, "SETCRTC");
 	call(DRM_IOCTL_MODE_DIRTYFB, &dirty, "DIRTYFB");
 	printf("output %d %ux%u\n", i, mode->hdisplay, mode->vdisplay);
@@ -151,16 +154,30 @@ static void cursor(unsigned seed, const char *at)
 	call(DRM_IOCTL_MODE_CURSOR2, &c, "CURSOR2");
 }
 
+static void redraw(long frames)
+{
+	struct drm_mode_fb_dirty_cmd dirty = {.fb_id = first};
+
+	while (frames--)
+		call(DRM_IOCTL_MODE_DIRTYFB, &dirty, "DIRTYFB");
+	puts("worked");
+	fflush(stdout);
+}
+
 int main(int argc, char **argv)
 {
 	unsigned seed = argc > 1 ? (unsigned)atoi(argv[1]) : 0;
 	const char *size = NULL, *at = NULL;
 	struct drm_mode_modeinfo mode;
+	long frames = 0;
 	int n;
 
 	bars = argc > 1 && strcmp(argv[1], "bars") == 0;
 	for (int i = 2; i < argc; i++)
-		*(argv[i][0] == '+' ? &at : &size) = argv[i];
+		if (argv[i][0] == '-')
+			frames = atol(argv[i] + 1);
+		else
+			*(argv[i][0] == '+' ? &at : &size) = argv[i];
 	fd = open("/dev/dri/card0", O_RDWR | O_CLOEXEC);
 	if (fd < 0)
 		err(1, "/dev/dri/card0");
@@ -172,6 +189,8 @@ int main(int argc, char **argv)
 		cursor(seed + 100, at);
 	puts("drawn");
 	fflush(stdout);
+	if (frames && getchar() != EOF)
+		redraw(frames);
 	for (;;)
 		pause();
 }
