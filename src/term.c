@@ -37,10 +37,11 @@ static bool wait_readable(struct pollfd *p, nfds_t n, int ms)
 static void *term_main(void *arg)
 {
 	struct term *t = arg;
-	struct pollfd p[2] = {{.fd = t->done, .events = POLLIN}, {.fd = t->fd, .events = POLLIN}};
+	struct pollfd p[3] = {{.fd = t->done, .events = POLLIN}, {.fd = t->fd, .events = POLLIN},
+		{.fd = t->begun, .events = POLLIN}};
 	struct pollfd err = {.fd = STDERR_FILENO, .events = POLLOUT};
 
-	wait_readable(p, 2, -1);
+	wait_readable(p, 3, -1);
 	if (!wait_readable(p, 1, LIMIT_MS))
 		return NULL;
 	if (poll(&err, 1, 0) > 0 && (err.revents & POLLOUT)) /* the log may be what hangs */
@@ -62,7 +63,8 @@ int term_start(struct term *t)
 	if (t->fd < 0)
 		return log_errno(errno, "signalfd");
 	t->done = eventfd(0, EFD_CLOEXEC);
-	if (t->done < 0)
+	t->begun = eventfd(0, EFD_CLOEXEC);
+	if (t->done < 0 || t->begun < 0)
 		return log_errno(errno, "eventfd");
 	r = loop_thread(&t->thread, "signals", term_main, t);
 	if (r < 0)
@@ -80,9 +82,11 @@ int term_signal(void)
 
 void term_begin(struct term *t, int status)
 {
+	const uint64_t one = 1;
+
 	__atomic_store_n(&t->status, status, __ATOMIC_RELEASE);
-	if (t->running)
-		kill(getpid(), SIGTERM);
+	if (t->running && write(t->begun, &one, sizeof(one)) < 0)
+		log_errno(errno, "eventfd");
 }
 
 void term_finish(struct term *t)
@@ -94,5 +98,6 @@ void term_finish(struct term *t)
 		t->running = false;
 	}
 	fd_close(&t->done);
+	fd_close(&t->begun);
 	fd_close(&t->fd);
 }

@@ -11,13 +11,13 @@ struct term {
 
 	pthread_t thread; /* private from here on */
 	bool running;
-	int done; /* eventfd */
+	int done, begun; /* eventfds */
 	int status;
 };
 
-#define TERM_INIT                    \
-	{                            \
-		.fd = -1, .done = -1 \
+#define TERM_INIT                                 \
+	{                                         \
+		.fd = -1, .done = -1, .begun = -1 \
 	}
 
 /* Before there are other threads, which then have the signals blocked too. -errno, logged. */
