@@ -972,6 +972,32 @@ static void commands(const struct fe_mode *m)
 	card_end(&c);
 }
 
+/* After the link was away the driver is to say where it is, and tells us that it has. */
+static void announcement(const struct fe_mode *m)
+{
+	struct card c;
+	char path[100], option[120];
+	int control;
+
+	peer_open(&c.peer);
+	snprintf(path, sizeof(path), "%s/control", fe_tmpdir());
+	snprintf(option, sizeof(option), "--control-path=%s", path);
+	card_start_with(&c, m, ~(BIT(F_HASH_REPORT) | BIT(F_RSS) | BIT(VIRTIO_NET_F_CTRL_VLAN)), 1,
+		CARD_ARGS(&c, option, NULL));
+	control = fe_control_open(path);
+	CHECK_EQ(link_status(&c), VIRTIO_NET_S_LINK_UP);
+	asked(control, "{\"execute\":\"link\",\"arguments\":{\"up\":false}}", "\"return\"");
+	asked(control, "{\"execute\":\"link\",\"arguments\":{\"up\":true}}", "\"return\"");
+	fe_config_changed(&c.fe);
+	CHECK_EQ(link_status(&c), VIRTIO_NET_S_LINK_UP | VIRTIO_NET_S_ANNOUNCE);
+	CHECK_EQ(command(&c, VIRTIO_NET_CTRL_ANNOUNCE, 1, "", 0), 1);
+	CHECK_EQ(link_status(&c), VIRTIO_NET_S_LINK_UP | VIRTIO_NET_S_ANNOUNCE);
+	CHECK_EQ(command(&c, VIRTIO_NET_CTRL_ANNOUNCE, VIRTIO_NET_CTRL_ANNOUNCE_ACK, "", 0), 0);
+	CHECK_EQ(link_status(&c), VIRTIO_NET_S_LINK_UP);
+	close(control);
+	card_end(&c);
+}
+
 static void rate(const struct fe_mode *m)
 {
 	struct card c;
@@ -1118,6 +1144,7 @@ int main(void)
 	fe_case("announcement and MTU", announce, NULL);
 	fe_case("the link follows the host end", link_down, NULL);
 	fe_case("commands", commands, NULL);
+	fe_each_layout("an announcement is acknowledged", announcement);
 	fe_case("rates", rate, NULL);
 	fe_each_layout("a stream", stream);
 	for (unsigned i = 0; i < ARRAY_SIZE(bad); i++)
