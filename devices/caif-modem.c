@@ -19,6 +19,7 @@ enum { CMD_SETUP, CMD_DESTROY, CMD_ERROR, CMD_ENUM, CMD_SLEEP, CMD_WAKE };
 enum { CMD_MASK = 0xf, CMD_RESPONSE = 0x20, CMD_FAILED = 0x10 };
 enum { TYPE_PAYLOAD = 0, TYPE_ON = 0x80, TYPE_OFF = 0x81, TYPE_SHUTDOWN = 0x82, TYPE_DATAGRAM = 0x08 };
 enum { CHTYPE_LOOP = 3 };
+enum { RFM_MORE = 1, RFM_HEAD = 6 };
 enum { LEN_BYTES = 2, ID_BYTES = 1, CHECK_BYTES = 2, HEAD = LEN_BYTES + ID_BYTES };
 enum { CONTROL_MAX = 300 };
 /* Offsets in a control frame. */
@@ -28,7 +29,7 @@ enum {
 	AT_PRIORITY,
 	AT_ENDPOINT,
 	AT_PARAM,
-	AT_NAME = AT_PARAM + 4,
+	AT_NAME = AT_PARAM + 4, /* also of the volume, of no fixed length */
 	AT_LENGTH = AT_NAME + CAIF_NAME
 };
 
@@ -41,6 +42,8 @@ const char *caif_service_name(enum caif_service s)
 		return "debug";
 	case CAIF_DATAGRAM:
 		return "datagram";
+	case CAIF_RFM:
+		return "rfm";
 	case CAIF_UTIL:
 		return "utility";
 	default:
@@ -75,7 +78,7 @@ static void flow(struct caif_channel *ch, bool off)
 {
 	struct caif *c = ch->caif;
 
-	if (!ch->link || ch->service == CAIF_DEBUG) /* which has no flow control */
+	if (!ch->link || ch->service == CAIF_DEBUG || ch->service == CAIF_RFM) /* have no flow control */
 		return;
 	ch->link->off = off;
 	if (ch->link->off != ch->link->told && c->rx)
@@ -110,7 +113,7 @@ static struct caif_channel *channel_for(struct caif *c, enum caif_service servic
 			continue;
 		if (service == CAIF_DATAGRAM && ch->id != le32_load(p + AT_PARAM))
 			continue;
-		if (service == CAIF_UTIL && ch->name[0] &&
+		if ((service == CAIF_UTIL || service == CAIF_RFM) && ch->name[0] &&
 			strncmp(ch->name, (const char *)p + AT_NAME, CAIF_NAME) != 0)
 			continue;
 		return ch;
@@ -121,12 +124,17 @@ static struct caif_channel *channel_for(struct caif *c, enum caif_service servic
 /* Bytes that a set-up of this service has; 0: we have no such service. */
 static size_t setup_bytes(enum caif_service service, const uint8_t *p, size_t n)
 {
+	const uint8_t *end;
+
 	switch (service) {
 	case CAIF_VEI:
 	case CAIF_DEBUG:
 		return AT_PARAM;
 	case CAIF_DATAGRAM:
 		return AT_PARAM + 4;
+	case CAIF_RFM:
+		end = n > AT_NAME ? memchr(p + AT_NAME, 0, n - AT_NAME) : NULL;
+		return end ? (size_t)(end + 1 - p) : SIZE_MAX;
 	case CAIF_UTIL:
 		return n > AT_LENGTH ? (size_t)AT_LENGTH + 1 + p[AT_LENGTH] : SIZE_MAX;
 	default:
@@ -353,6 +361,20 @@ static size_t echo(struct cursor *rd, size_t n, unsigned id, uint8_t *out, size_
 	return frame(out, id, n);
 }
 
+/* Of a message of the RFM service all segments but the first repeat its head. To the host it is bytes. */
+static void take_segment(struct caif_link *l, struct cursor *rd, size_t n, bool more)
+{
+	size_t skip = l->segmented ? RFM_HEAD : 0;
+
+	l->segmented = more;
+	if (n < skip || !cursor_skip(rd, skip)) {
+		log_guest_warn(
+			"link %u: a segment has no more than %zu bytes", link_id(l->channel->caif, l), n);
+		return;
+	}
+	to_host(l->channel, rd, n - skip);
+}
+
 static size_t take_payload(
 	struct caif *c, struct caif_link *l, struct cursor *rd, size_t n, uint8_t *out, size_t room)
 {
@@ -369,6 +391,10 @@ static size_t take_payload(
 		return echo(rd, n, link_id(c, l), out, room);
 	}
 	cursor_get(rd, type, MIN(head, (size_t)1));
+	if (l->service == CAIF_RFM) {
+		take_segment(l, rd, n - 1, type[0] & RFM_MORE);
+		return 0;
+	}
 	if (type[0] & 0x80) {
 		if (type[0] == TYPE_ON || type[0] == TYPE_OFF)
 			l->guest_off = type[0] == TYPE_OFF;
@@ -511,7 +537,8 @@ size_t caif_give(struct caif *c, struct caif_link *l, uint8_t *out, size_t room)
 
 enum { LIST_ITEM = 4096 };
 
-static const char what_first[] = "the first item is at, debug, utility[:NAME], datagram:ID or pdp:ID";
+static const char what_first[] = "the first item is at, debug, utility[:NAME], rfm[:VOLUME], "
+				 "datagram:ID or pdp:ID";
 
 static const char *set_kind(struct caif_channel *ch, const char *name)
 {
@@ -523,8 +550,8 @@ static const char *set_kind(struct caif_channel *ch, const char *name)
 		ch->service = CAIF_VEI;
 	} else if (strcmp(name, "debug") == 0) {
 		ch->service = CAIF_DEBUG;
-	} else if (n == 7 && strncmp(name, "utility", n) == 0) {
-		ch->service = CAIF_UTIL;
+	} else if ((n == 7 && strncmp(name, "utility", n) == 0) || (n == 3 && strncmp(name, "rfm", n) == 0)) {
+		ch->service = n == 3 ? CAIF_RFM : CAIF_UTIL;
 		if (arg && strlen(arg) >= CAIF_NAME)
 			return "the name has more than 15 bytes";
 		if (arg)

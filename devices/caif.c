@@ -295,7 +295,7 @@ static const char *parse_channel(void *base, const char *value)
 
 static const struct option_spec caif_options[] = {
 	{"channel", OPTION_CALLBACK, .parse = parse_channel, .arg = "ITEM,...", .no_def = "none",
-		.help = "a channel of the modem: first at, debug, utility[:NAME], datagram:ID or pdp:ID, then host=HOST; "
+		.help = "a channel of the modem: first at, debug, utility[:NAME], rfm[:VOLUME], datagram:ID or pdp:ID, then host=HOST; "
 			"may be given again; HOST is "
 			"stdio, pty[:link=PATH], unix:PATH[,server], tcp:HOST:PORT[,server], file:PATH, fd:N or null; "
 			"loop instead of a host; with log=FILE; of pdp tun=NAME or user"},

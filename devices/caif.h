@@ -38,7 +38,7 @@ struct caif_channel {
 	enum caif_service service;
 	bool loop, hangup, pdp;
 	uint32_t id;	      /* of a datagram channel */
-	char name[CAIF_NAME]; /* of a utility channel; "": any */
+	char name[CAIF_NAME]; /* of a utility channel, or the volume; "": any */
 	struct port_config config;
 	struct port *port; /* NULL: loop or pdp */
 	struct caif_ip_config ip_config;
@@ -56,6 +56,7 @@ struct caif_link { /* its number is its index + 1; 0 is the control channel */
 	struct caif_channel *channel; /* NULL: a loop that the guest asked for */
 	bool guest_off;		      /* the guest wants nothing now */
 	bool off, told;		      /* we want nothing now; what the guest was told of that */
+	bool segmented;		      /* RFM: the last one said that there are more */
 	bool over, over_told;	      /* the host hung up; the guest was told */
 };
 

@@ -369,6 +369,36 @@ static void hangup(const struct fe_mode *m)
 	fe_end(&g.fe);
 }
 
+/* Messages of the RFM service in segments: to the host they are bytes. */
+static void segments(const struct fe_mode *m)
+{
+	static const uint8_t volume[] = "\1\0\0\0disk", other[] = "\1\0\0\0disc", open_end[] = "\1\0\0\0x";
+	const char *dir = fe_tmpdir();
+	struct modem g;
+	unsigned link;
+	int fd;
+
+	begin(&g, m, FE_ARGS(CAIF, path_of("--channel=rfm:disk,host=unix:@/rfm,server", dir)));
+	fd = host_connect(path_of("@/rfm", dir), SOCK_STREAM);
+	CHECK_EQ(link_up(&g, RFM, 0, other, sizeof(other)), 0);
+	CHECK_EQ(link_up(&g, RFM, 0, open_end, 5), 0); /* a name without an end */
+	CHECK_EQ(link_up(&g, RFM, 0, open_end, 4), 0);
+	link = link_up(&g, RFM, 0, volume, sizeof(volume));
+	CHECK(link);
+	say(&g, link, "\1abcdefone", 10);
+	say(&g, link, "\1abcdeftwo", 10);
+	say(&g, link, "\0abcdefthree", 12);
+	say(&g, link, "\0whole message", 14);
+	host_expect(fd, "abcdefonetwothreewhole message", 30);
+	say(&g, link, "\1abcdef", 7);
+	say(&g, link, "\0short", 6);
+	say(&g, link, "\0more", 5);
+	host_expect(fd, "abcdefmore", 10);
+	CHECK_EQ(write(fd, "answer", 6), 6);
+	expect(&g, link, "\0answer", 7);
+	fe_end(&g.fe);
+}
+
 /* All receive buffers are out: frames of the guest wait in its ring, until some come back. */
 static void full(const struct fe_mode *m)
 {
@@ -562,6 +592,11 @@ int main(void)
 		{"--channel=utility:0123456789abcdef,loop", "more than 15 bytes"},
 		{"--channel=at,loop,wrong", "can be said of a channel"},
 		{"--channel=at,hangup,host=null", "utility links only"},
+		{"--channel=pdp:1", "either tun= or user"},
+		{"--channel=pdp:1,tun=abcdefghijklmnop", "1 to 15 characters"},
+		{"--channel=pdp:1,tun=x,restrict", "for user only"},
+		{"--channel=pdp:1,user,host=null", "can be said of a pdp channel"},
+		{"--channel=pdp:x,user", "needs a number"},
 		{"--mtu=100", "1024"},
 	};
 
@@ -569,6 +604,7 @@ int main(void)
 	fe_each_layout("hosts", hosts);
 	fe_each_layout("flow control", flow);
 	fe_each_layout("hang up", hangup);
+	fe_each_layout("segments", segments);
 	fe_each_mode("no receive buffers", full);
 	fe_each_mode("hostile frames", frames);
 	fe_each_layout("hostile rings", rings);

@@ -381,7 +381,7 @@ static void step(void)
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
 	static const char *const channels[] = {"at,host", "debug,host", "utility,host", "datagram:1,host",
-		"datagram:2,loop", "utility:u,host"};
+		"datagram:2,loop", "utility:u,host", "rfm,host"};
 
 	memset(&f, 0, sizeof(f));
 	log_set_level(LOG_LEVEL_ERROR);

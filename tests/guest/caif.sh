@@ -26,13 +26,14 @@ start_modem()
 	backend "$1" caif --control-path="$tmp/ctl" "${@:2}" \
 		--channel="at,host=unix:$tmp/at,server" --channel="datagram:7,host=unix:$tmp/dgram" \
 		--channel="debug,host=unix:$tmp/debug,server" --channel="utility:psock,hangup,host=unix:$tmp/util,server" \
-		--channel=datagram:8,loop
+		--channel=datagram:8,loop --channel="rfm:disk,host=unix:$tmp/rfm,server"
 }
 
 start_modem caif
 spawn dgram socat "UNIX-LISTEN:$tmp/dgram,type=5,fork" EXEC:cat,socktype=5
 spawn debug "$io" echo "unix:$tmp/debug"
 spawn util "$io" echo "unix:$tmp/util"
+spawn rfm "$io" echo "unix:$tmp/rfm"
 spawn at socat "UNIX-CONNECT:$tmp/at" "EXEC:sh $tmp/dialler"
 uml_start guest 100 virtio_uml.device="$socket:12" <<'GUEST'
 # The kernel takes frames when it has seen the carrier, and asks for a link once only.
@@ -53,7 +54,8 @@ check "lines of bytes, with flow control" portio both 1 1 2000000 caif:util:psoc
 check "the debug service" portio both 2 2 200000 caif:debug
 refuse "a datagram channel that is not there" portio send 1 8 caif:datagram:99
 refuse "a utility that is not there" portio send 1 8 caif:util:other
-refuse "remote files" portio send 1 8 caif:rfm:1:disk
+refuse "remote files of another volume" portio send 1 8 caif:rfm:1:other
+check "remote files, in segments" portio both 6 6 300000 caif:rfm:1:disk
 
 # ---- programs that are killed ----
 
