@@ -486,6 +486,7 @@ static void terminal(void *how)
 		dup2(slave, 0);
 		dup2(slave, 1);
 		close(pair[0]);
+		signal(sig, SIG_DFL); /* a shell ignores some of them in what runs in its background */
 		execl(fe_binary(), fe_binary(), "console", fdarg, NULL);
 		_exit(127);
 	}
