@@ -1,7 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The 3D commands (virtio 1.3, 5.7.6.8), which a renderer in a process of its own runs (gpu-renderer.c): OpenGL's drivers crash,
- * hang, and are what a guest that means harm would attack. This process checks what can be checked, keeps the table of resources
+ * 3D, which a renderer in a process of its own runs (gpu-renderer.c): OpenGL's drivers crash, hang, and are what a guest that means harm would attack. This process checks what can be checked, keeps the table of resources
  * and of contexts, and hands the rest on; commands are held until they are answered, and 2D goes on meanwhile.
  *
  * 2D resources stay pictures of ours, whatever the renderer does. A 3D resource that is shown, or is a cursor, is read back
@@ -15,20 +14,15 @@
  * Fences of what the renderer does go through it, in one line, whatever ring they name: Linux takes a fence that is done for all
  * before it. 2D commands stand in that line too, but only while somebody is there: a renderer with nothing to do holds up nothing.
  */
-#include "gpu-3d.h"
-
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
 #include <string.h>
 
-#include "gpu-link.h"
+#include "gpu-3d-core.h"
 
 enum {
-	MAX_CONTEXTS = 256,
-	MAX_NAME = 64,
-	MAX_SUBMIT = 64 << 20,
 	MAX_QUEUED = 1 << 20, /* bytes for the renderer; then no more commands are taken */
 	MAX_PICTURES = 4096,  /* that are read back */
 	KEEP_PICTURES = 64,   /* when they are not shown */
@@ -38,32 +32,6 @@ enum {
 };
 #define NS_PER_MS  UINT64_C(1000000)
 #define RESTART_NS (1000 * NS_PER_MS)
-
-struct tickets {
-	struct gpu_ticket *first, **last;
-};
-
-struct gpu_3d {
-	struct gpu *g;
-	struct gpu_link link;
-	char render_node[sizeof(((struct wire_hello *)0)->render_node)];
-	struct timer expiry;		/* a queue that stops does not wait for ever */
-	struct tickets running, fenced; /* asked for; done, but for their fence. In their order */
-	unsigned requests;		/* in both of them */
-	uint32_t seq;
-	uint64_t started;    /* ns */
-	uint64_t generation; /* of the memory that it has, if it has any */
-	bool has_memory, used, ready, quiet;
-	bool stalled; /* no commands are taken */
-	bool late;    /* somebody has waited in vain, and nothing came since */
-	uint32_t context[MAX_CONTEXTS];
-	unsigned ncontexts;
-	/* found out at the start */
-	bool exports;
-	unsigned ncapsets;
-	struct wire_capset capset[WIRE_CAPSETS];
-	uint8_t *capset_data[WIRE_CAPSETS];
-};
 
 static struct gpu_3d *of(struct gpu *g)
 {
@@ -349,7 +317,7 @@ static bool put_region(struct gpu_3d *t, const struct backend_region *r)
 }
 
 /* Guest memory as it is now. What was said before is done with what was there then. */
-static bool put_memory(struct gpu_3d *t)
+bool gpu_3d_put_memory(struct gpu_3d *t)
 {
 	uint64_t generation = backend_memory_generation(t->g->b);
 	struct backend_memory memory;
@@ -374,7 +342,7 @@ static bool put_memory(struct gpu_3d *t)
 void gpu_3d_memory(struct gpu_3d *t)
 {
 	if (t->has_memory && gpu_link_up(&t->link))
-		put_memory(t);
+		gpu_3d_put_memory(t);
 }
 
 static int renderer_start(struct gpu_3d *t)
@@ -395,8 +363,7 @@ static int renderer_start(struct gpu_3d *t)
 	return 0;
 }
 
-/* There is one to talk to, or there is again. */
-static bool present(struct gpu_3d *t)
+bool gpu_3d_present(struct gpu_3d *t)
 {
 	if (gpu_link_up(&t->link))
 		return true;
@@ -413,8 +380,7 @@ static void take_turn(struct gpu_3d *t, struct gpu_request *r)
 	t->requests++;
 }
 
-/* A command that waits for its answer. NULL: there is no renderer to do it. */
-static void *put_request(struct gpu_3d *t, struct gpu_request *r, struct wire m, size_t payload)
+void *gpu_3d_put(struct gpu_3d *t, struct gpu_request *r, struct wire m, size_t payload)
 {
 	void *at;
 
@@ -429,11 +395,10 @@ static void *put_request(struct gpu_3d *t, struct gpu_request *r, struct wire m,
 	return at;
 }
 
-/* The same, with a payload as the guest wrote it. */
-static uint32_t hand_on(struct gpu_3d *t, struct gpu_request *r, enum wire_type type, uint32_t resource,
+uint32_t gpu_3d_hand_on(struct gpu_3d *t, struct gpu_request *r, enum wire_type type, uint32_t resource,
 	const void *payload, size_t size)
 {
-	void *at = put_request(t, r, (struct wire){.type = (uint16_t)type, .resource = resource}, size);
+	void *at = gpu_3d_put(t, r, (struct wire){.type = (uint16_t)type, .resource = resource}, size);
 
 	if (!at)
 		return VIRTIO_GPU_RESP_ERR_UNSPEC;
@@ -447,7 +412,7 @@ void gpu_3d_answer_fenced(struct gpu_3d *t, struct gpu_request *r, uint32_t stat
 	struct virtio_gpu_ctrl_hdr hdr;
 
 	r->status = status;
-	if (!put_request(t, r, (struct wire){.type = WIRE_NOTHING}, 0))
+	if (!gpu_3d_put(t, r, (struct wire){.type = WIRE_NOTHING}, 0))
 		gpu_answer(t->g, r, status, &hdr, sizeof(hdr));
 }
 
@@ -496,7 +461,7 @@ uint32_t gpu_3d_attach_backing(struct gpu_resource *res)
 		log_guest_warn("resource %u: its backing is no guest memory", res->id);
 		return VIRTIO_GPU_RESP_ERR_UNSPEC;
 	}
-	if (!res->in_renderer || !put_memory(t))
+	if (!res->in_renderer || !gpu_3d_put_memory(t))
 		return VIRTIO_GPU_RESP_ERR_UNSPEC;
 	entry = say(t, (struct wire){.type = WIRE_BACKING, .resource = res->id, .arg = b->n},
 		b->n * sizeof(*entry));
@@ -516,173 +481,6 @@ void gpu_3d_detach_backing(struct gpu_resource *res)
 	res->attached = false;
 }
 
-/* Capabilities */
-
-uint32_t gpu_cmd_capset_info(struct gpu *g, struct gpu_request *r, const union gpu_command *c)
-{
-	const struct gpu_3d *t = of(g);
-	uint32_t index = le32toh(c->capset_info.capset_index);
-	struct virtio_gpu_resp_capset_info info = {0};
-
-	if (index >= t->ncapsets)
-		return VIRTIO_GPU_RESP_ERR_INVALID_PARAMETER;
-	info.capset_id = htole32(VIRTIO_GPU_CAPSET_VIRGL + index);
-	info.capset_max_version = htole32(t->capset[index].version);
-	info.capset_max_size = htole32(t->capset[index].size);
-	gpu_answer(g, r, VIRTIO_GPU_RESP_OK_CAPSET_INFO, &info, sizeof(info));
-	return GPU_HELD;
-}
-
-uint32_t gpu_cmd_capset(struct gpu *g, struct gpu_request *r, const union gpu_command *c)
-{
-	const struct gpu_3d *t = of(g);
-	uint32_t index = le32toh(c->capset.capset_id) - VIRTIO_GPU_CAPSET_VIRGL;
-	CLEANUP_FREE struct virtio_gpu_resp_capset *all = NULL;
-	size_t size;
-
-	if (index >= t->ncapsets || le32toh(c->capset.capset_version) > t->capset[index].version)
-		return VIRTIO_GPU_RESP_ERR_INVALID_PARAMETER;
-	size = sizeof(*all) + t->capset[index].size;
-	all = calloc(1, size);
-	if (!all)
-		return VIRTIO_GPU_RESP_ERR_OUT_OF_MEMORY;
-	memcpy(all->capset_data, t->capset_data[index], t->capset[index].size);
-	gpu_answer(g, r, VIRTIO_GPU_RESP_OK_CAPSET, all, size);
-	return GPU_HELD;
-}
-
-unsigned gpu_3d_num_capsets(const struct gpu_3d *t)
-{
-	return t->ncapsets;
-}
-
-/* Contexts */
-
-static unsigned context_find(const struct gpu_3d *t, uint32_t id)
-{
-	unsigned i = 0;
-
-	while (i < t->ncontexts && t->context[i] != id)
-		i++;
-	return i;
-}
-
-static bool context_known(const struct gpu_3d *t, uint32_t id)
-{
-	return id && context_find(t, id) < t->ncontexts;
-}
-
-uint32_t gpu_cmd_ctx_create(struct gpu *g, struct gpu_request *r, const union gpu_command *c)
-{
-	struct gpu_3d *t = of(g);
-	uint32_t id = le32toh(r->hdr.ctx_id);
-	struct virtio_gpu_ctx_create create = c->ctx_create;
-	uint32_t status;
-
-	if (!backend_has(g->b, VIRTIO_GPU_F_CONTEXT_INIT))
-		create.context_init = 0;
-	if (!id || context_known(t, id))
-		return VIRTIO_GPU_RESP_ERR_INVALID_CONTEXT_ID;
-	if (le32toh(create.context_init) > t->ncapsets) /* they are numbered from 1 */
-		return VIRTIO_GPU_RESP_ERR_INVALID_PARAMETER;
-	if (t->ncontexts == MAX_CONTEXTS)
-		return VIRTIO_GPU_RESP_ERR_OUT_OF_MEMORY;
-	if (!present(t))
-		return VIRTIO_GPU_RESP_ERR_UNSPEC;
-	status = hand_on(t, r, WIRE_CTX_CREATE, 0, &create, sizeof(create));
-	if (status == GPU_HELD)
-		t->context[t->ncontexts++] = id;
-	return status;
-}
-
-uint32_t gpu_cmd_ctx_destroy(struct gpu *g, struct gpu_request *r, const union gpu_command *c)
-{
-	struct gpu_3d *t = of(g);
-	uint32_t id = le32toh(r->hdr.ctx_id);
-
-	(void)c;
-	if (!context_known(t, id))
-		return VIRTIO_GPU_RESP_ERR_INVALID_CONTEXT_ID;
-	t->context[context_find(t, id)] = t->context[t->ncontexts - 1];
-	t->ncontexts--;
-	return hand_on(t, r, WIRE_CTX_DESTROY, 0, NULL, 0);
-}
-
-/* 2D resources and blobs are nothing to the renderer; Linux attaches every one that a program opens. */
-static uint32_t context_resource(struct gpu *g, struct gpu_request *r, uint32_t resource, enum wire_type type)
-{
-	const struct gpu_resource *res = gpu_resource_find(g, resource);
-
-	if (!context_known(of(g), le32toh(r->hdr.ctx_id)))
-		return VIRTIO_GPU_RESP_ERR_INVALID_CONTEXT_ID;
-	if (!res)
-		return VIRTIO_GPU_RESP_ERR_INVALID_RESOURCE_ID;
-	if (res->kind != GPU_RESOURCE_3D)
-		return VIRTIO_GPU_RESP_OK_NODATA;
-	return res->in_renderer ? hand_on(of(g), r, type, resource, NULL, 0) : VIRTIO_GPU_RESP_ERR_UNSPEC;
-}
-
-uint32_t gpu_cmd_ctx_attach(struct gpu *g, struct gpu_request *r, const union gpu_command *c)
-{
-	return context_resource(g, r, le32toh(c->ctx_resource.resource_id), WIRE_CTX_ATTACH);
-}
-
-uint32_t gpu_cmd_ctx_detach(struct gpu *g, struct gpu_request *r, const union gpu_command *c)
-{
-	return context_resource(g, r, le32toh(c->ctx_resource.resource_id), WIRE_CTX_DETACH);
-}
-
-/* Resources */
-
-/* An upper bound of the bytes of a pixel: the numbers are Gallium's, in which formats of 32 bits a channel come in groups. */
-static uint64_t pixel_bytes(uint32_t format)
-{
-	if (gpu_format_known(format) || format < 24 || (format >= 64 && format < 87) ||
-		(format >= 95 && format < 150))
-		return 4;
-	return 16;
-}
-
-static uint64_t estimate(const struct virtio_gpu_resource_create_3d *c)
-{
-	uint64_t size = (uint64_t)le32toh(c->width) * MAX(le32toh(c->height), 1u);
-
-	if (!le32toh(c->target)) /* a buffer: bytes */
-		return le32toh(c->width);
-	if (le32toh(c->width) > 1u << 20 || le32toh(c->height) > 1u << 20 || le32toh(c->depth) > 1u << 16 ||
-		le32toh(c->array_size) > 1u << 16 || le32toh(c->nr_samples) > 64)
-		return UINT64_MAX / 2;
-	if (__builtin_mul_overflow(size, (uint64_t)MAX(le32toh(c->depth), 1u), &size) ||
-		__builtin_mul_overflow(size, (uint64_t)MAX(le32toh(c->array_size), 1u), &size) ||
-		__builtin_mul_overflow(
-			size, MAX(le32toh(c->nr_samples), 1u) * pixel_bytes(le32toh(c->format)), &size))
-		return UINT64_MAX / 2;
-	return le32toh(c->last_level) ? size / 3 * 4 : size;
-}
-
-/* If the renderer does not want it, it leaves the table again. */
-uint32_t gpu_cmd_create_3d(struct gpu *g, struct gpu_request *r, const union gpu_command *c)
-{
-	const struct virtio_gpu_resource_create_3d *d = &c->create_3d;
-	uint32_t id = le32toh(d->resource_id), status;
-	struct gpu_resource *res = gpu_resource_new(g, id, GPU_RESOURCE_3D, estimate(d), &status);
-
-	if (!res)
-		return status;
-	res->format = le32toh(d->format);
-	res->width = le32toh(d->width);
-	res->height = le32toh(d->height);
-	status = present(of(g)) ? hand_on(of(g), r, WIRE_CREATE, id, d, sizeof(*d))
-				: VIRTIO_GPU_RESP_ERR_UNSPEC;
-	if (status != GPU_HELD) {
-		gpu_resource_destroy(res);
-		return status;
-	}
-	res->in_renderer = true;
-	r->res = gpu_resource_ref(res);
-	return GPU_HELD;
-}
-
 void gpu_3d_destroy(struct gpu_resource *res)
 {
 	gpu_3d_detach_backing(res);
@@ -690,58 +488,6 @@ void gpu_3d_destroy(struct gpu_resource *res)
 		say(of(res->g), (struct wire){.type = WIRE_UNREF, .resource = res->id}, 0);
 	res->in_renderer = false;
 	drop_dmabuf(res);
-}
-
-static uint32_t transfer_3d(struct gpu *g, struct gpu_request *r, const struct virtio_gpu_transfer_host_3d *c,
-	enum wire_type type)
-{
-	struct gpu_resource *res = gpu_resource_find(g, le32toh(c->resource_id));
-	uint32_t ctx = le32toh(r->hdr.ctx_id), status;
-
-	if (!res)
-		return VIRTIO_GPU_RESP_ERR_INVALID_RESOURCE_ID;
-	if (ctx && !context_known(of(g), ctx))
-		return VIRTIO_GPU_RESP_ERR_INVALID_CONTEXT_ID;
-	if (res->kind != GPU_RESOURCE_3D)
-		return VIRTIO_GPU_RESP_ERR_INVALID_PARAMETER;
-	if (!res->in_renderer || !put_memory(of(g)))
-		return VIRTIO_GPU_RESP_ERR_UNSPEC;
-	status = hand_on(of(g), r, type, res->id, c, sizeof(*c));
-	if (status == GPU_HELD)
-		r->res = gpu_resource_ref(res);
-	return status;
-}
-
-uint32_t gpu_cmd_transfer_to_3d(struct gpu *g, struct gpu_request *r, const union gpu_command *c)
-{
-	return transfer_3d(g, r, &c->transfer_3d, WIRE_TRANSFER_TO);
-}
-
-uint32_t gpu_cmd_transfer_from_3d(struct gpu *g, struct gpu_request *r, const union gpu_command *c)
-{
-	return transfer_3d(g, r, &c->transfer_3d, WIRE_TRANSFER_FROM);
-}
-
-/* The renderer reads its commands more than once: from a copy that the guest cannot change. */
-uint32_t gpu_cmd_submit(struct gpu *g, struct gpu_request *r, const union gpu_command *c)
-{
-	struct gpu_3d *t = of(g);
-	uint32_t size = le32toh(c->submit.size);
-	void *at;
-
-	if (!context_known(t, le32toh(r->hdr.ctx_id)))
-		return VIRTIO_GPU_RESP_ERR_INVALID_CONTEXT_ID;
-	if (size > r->e->rd.left || size % sizeof(uint32_t))
-		return VIRTIO_GPU_RESP_ERR_INVALID_PARAMETER;
-	if (size > g->max_hostmem || size > MAX_SUBMIT)
-		return VIRTIO_GPU_RESP_ERR_OUT_OF_MEMORY;
-	if (!put_memory(t))
-		return VIRTIO_GPU_RESP_ERR_UNSPEC;
-	at = put_request(t, r, (struct wire){.type = WIRE_SUBMIT, .arg = size}, size);
-	if (!at)
-		return VIRTIO_GPU_RESP_ERR_UNSPEC;
-	cursor_get(&r->e->rd, at, size);
-	return GPU_HELD;
 }
 
 /* Pixels */

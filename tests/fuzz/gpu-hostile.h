@@ -26,6 +26,7 @@ static int hostile_start(int sv[2]);
 #define pidfd_open					      hostile_pidfd /* its header has no guard: this declares it */
 #include "../../devices/gpu-link.c"
 #include "../../devices/gpu-3d.c"
+#include "../../devices/gpu-3d-command.c"
 #undef socketpair
 #undef kill
 #undef waitpid
