@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * A TAP interface of the kernel as host end: every queue of it is a lane. Frames go with a header (IFF_VNET_HDR), so checksums
- * and segments are the kernel's business in both directions, and frames move between guest memory and the kernel directly.
+ * and segments are the kernel's business in both directions, and frames move between guest memory and the kernel directly. One call
+ * moves one frame: batches of 32 through io_uring cost the processor 6 to 10 % more for each.
  *
  * An interface that is removed takes the link down; one that we opened by name is looked for every second.
  */
