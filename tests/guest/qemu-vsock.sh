@@ -30,7 +30,7 @@ cat >"$tmp/script" <<'GUEST'
 modprobe vmw_vsock_virtio_transport
 vsockio serve vsock:4294967295:7 >/tmp/stream &
 vsockio serve seq:vsock:4294967295:8 >/tmp/messages &
-check "it listens" await 20 grep -qs listening /tmp/messages
+check "it listens" await 20 eval "grep -qs listening /tmp/stream && grep -qs listening /tmp/messages"
 echo "ready"
 while read -r word; do
 	case $word in

@@ -37,7 +37,7 @@ host hold hold "unix:$tmp/v_1003" "$tmp/go"
 uml_start other 150 virtio_uml.device="$two:19" <<'GUEST'
 vsockio serve vsock:4294967295:7 >/tmp/log &
 vsockio serve seq:vsock:4294967295:8 >/tmp/log2 &
-check "it listens" await 20 grep -qs listening /tmp/log2
+check "it listens" await 20 eval "grep -qs listening /tmp/log && grep -qs listening /tmp/log2"
 touch /host/listens
 check "it is told to end" await 140 test -e /host/end
 GUEST
@@ -55,7 +55,7 @@ check "others flow" vsockio bulk vsock:2:1000 4
 touch /host/filled
 vsockio serve vsock:4294967295:7 >/tmp/log &
 vsockio hello vsock:4294967295:9 >/tmp/log2 &
-check "it listens" await 20 grep -qs listening /tmp/log2
+check "it listens" await 20 eval "grep -qs listening /tmp/log && grep -qs listening /tmp/log2"
 touch /host/listens
 check "the other guest" await 60 test -e /host/other
 check "16 MiB to the other guest and back" vsockio bulk vsock:44:7 16
