@@ -410,13 +410,24 @@ int virtqueue_set_kick(struct virtqueue *q, int *fd, bool polled)
 	return c.err;
 }
 
+/*
+ * The messages and the kicks come on different ways, and a kick may be faster: requests that came after this message may have
+ * been answered already, with an interrupt to the descriptor from before. Nobody looks at that one any more (QEMU puts one of its
+ * own in place of a masked interrupt, and discards what it has when the guest starts), so the new one says it again.
+ */
 static void set_call_fd(void *arg)
 {
 	struct set_call *c = arg;
+	struct virtqueue *q = c->q;
 
-	fd_close(&c->q->call_fd);
-	c->q->call_fd = fd_take(c->fd);
-	c->q->inband = false;
+	fd_close(&q->call_fd);
+	q->call_fd = fd_take(c->fd);
+	q->inband = false;
+	if (q->call_fd < 0)
+		return;
+	if (q->stats.calls != q->calls_told)
+		vring_call(q);
+	q->calls_told = q->stats.calls;
 }
 
 void virtqueue_set_call(struct virtqueue *q, int *fd)
@@ -514,6 +525,7 @@ void virtqueue_reset(struct virtqueue *q, bool keep_fds)
 	}
 	q->num = 0;
 	q->base = 0;
+	q->calls_told = q->stats.calls;
 	q->has_rested = false;
 	q->addr = (struct ring_addr){0};
 	memset(q->state, 0, q->state_size);

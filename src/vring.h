@@ -158,6 +158,7 @@ struct virtqueue {
 	bool stopping;	       /* the session waits for it to rest */
 	bool configured;       /* was ever touched by a message */
 	int call_fd, err_fd, kick_fd;
+	uint64_t calls_told;			  /* of stats.calls: those before call_fd came */
 	void (*call_inband)(struct virtqueue *q); /* any thread */
 	struct post call_post;			  /* and what it may use */
 	void *call_host;

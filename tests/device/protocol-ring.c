@@ -369,6 +369,36 @@ static void new_fds(const struct fe_mode *m)
 	fe_end(&fe);
 }
 
+/* A request overtakes the message that brings the new descriptor: its interrupt must not be lost with the old one. */
+static void late_call_fd(const struct fe_mode *m)
+{
+	struct fe_queue *q;
+	struct fe fe;
+
+	fe_start(&fe, m, FE_ARGS("rng"));
+	q = fe_queue_up(&fe, 0, 16);
+	for (unsigned i = 0; i < 20; i++) {
+		int masked = q->call;
+
+		fe_take_calls(q);
+		CHECK(!vring_driver_arm(&q->ring));
+		submit_one(q);
+		fe_flush(q);
+		CHECK(fe_poll(masked, POLLIN, fe_limit_ms));
+		CHECK_SYS(q->call = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC));
+		fe_queue_send_fd(q, FE_SET_VRING_CALL, q->call);
+		CHECK(fe_poll(q->call, POLLIN, fe_limit_ms));
+		CHECK_EQ(fe_take_calls(q), 1);
+		/* nothing was said on it since: nothing to repeat */
+		fe_queue_send_fd(q, FE_SET_VRING_CALL, q->call);
+		fe_barrier(&fe);
+		CHECK_EQ(fe_take_calls(q), 0);
+		CHECK(fe_collect(q, NULL, NULL));
+		close(masked);
+	}
+	fe_end(&fe);
+}
+
 /* Interrupts come when they are wanted and not otherwise. */
 static void interrupts_wanted(const struct fe_mode *m)
 {
@@ -694,6 +724,7 @@ int main(void)
 	fe_each_layout("set up again after disable", set_up_again_after_disable);
 	fe_each_mode("no kick fd: the ring is polled", without_kick_fd);
 	fe_each_mode("no call fd: no interrupts", without_call_fd);
+	fe_each_mode("a request overtakes the call fd: its interrupt is repeated", late_call_fd);
 	fe_each_layout("new fds on a running ring", new_fds);
 	fe_each_mode("no interrupts when they are off", interrupts_wanted);
 	fe_each_layout("a full blocking call fd", full_call_fd);
