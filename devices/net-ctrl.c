@@ -9,7 +9,14 @@
 
 #include "net-host.h"
 
-enum { HASH_TYPES = 0x3f, CTRL_NOTF_COAL = 6 };
+enum { HASH_TYPES = 0x3f };
+enum { CTRL_NOTF_COAL = 6, NOTF_COAL_TX_SET = 0, NOTF_COAL_RX_SET, NOTF_COAL_VQ_SET, NOTF_COAL_VQ_GET };
+
+/* What follows the acknowledgement */
+struct result {
+	uint32_t word[2];
+	size_t len;
+};
 
 int net_ctrl_index(const struct net *net)
 {
@@ -29,8 +36,8 @@ static void pair_apply(void *arg)
 
 	p->filter = net->filter;
 	p->offloads = net->guest_offloads;
-	p->rx_coalesce = net->rx_coalesce;
-	p->tx_coalesce = net->tx_coalesce;
+	p->rx_coalesce = net->rx_coalesce[p->index];
+	p->tx_coalesce = net->tx_coalesce[p->index];
 	net_pair_use(p);
 	if (p->rx)
 		virtqueue_wake(p->rx);
@@ -61,7 +68,8 @@ void net_ctrl_reset(struct net *net)
 	memcpy(b->config, net->mac, 6);
 	net->active = backend_has(b, VIRTIO_NET_F_CTRL_VQ) && mq ? 1 : net->npairs;
 	net->rss = (struct net_rss){0};
-	net->rx_coalesce = net->tx_coalesce = (struct net_coalesce){0};
+	memset(net->rx_coalesce, 0, sizeof(net->rx_coalesce));
+	memset(net->tx_coalesce, 0, sizeof(net->tx_coalesce));
 	accept_offloads(net, b->features & NET_GUEST_OFFLOADS);
 }
 
@@ -236,19 +244,60 @@ static bool offloads(struct net *net, uint8_t command, struct cursor *c)
 	return true;
 }
 
-static bool coalesce(struct net *net, uint8_t command, struct cursor *c)
+static bool coalesce_get(struct cursor *c, struct net_coalesce *v)
 {
-	struct net_coalesce v;
-
-	if (!backend_has(net->b, NET_F_NOTF_COAL) || command > VIRTIO_NET_CTRL_NOTF_COAL_RX_SET ||
-		!get_u32(c, &v.packets) || !get_u32(c, &v.usecs))
+	if (!get_u32(c, &v->packets) || !get_u32(c, &v->usecs))
 		return false;
-	v.usecs = MIN(v.usecs, 1000000u);
-	*(command == VIRTIO_NET_CTRL_NOTF_COAL_TX_SET ? &net->tx_coalesce : &net->rx_coalesce) = v;
+	v->usecs = MIN(v->usecs, 1000000u);
 	return true;
 }
 
-static bool run(struct net *net, struct cursor *c)
+/* Of all queues of a direction */
+static bool coalesce_all(struct net *net, struct net_coalesce *all, struct cursor *c)
+{
+	struct net_coalesce v;
+	unsigned i;
+
+	if (!backend_has(net->b, NET_F_NOTF_COAL) || !coalesce_get(c, &v))
+		return false;
+	for (i = 0; i < net->npairs; i++)
+		all[i] = v;
+	return true;
+}
+
+/* Of one queue that runs */
+static bool coalesce_one(struct net *net, bool set, struct cursor *c, struct result *r)
+{
+	uint16_t queue, reserved;
+	struct net_coalesce *v;
+
+	if (!backend_has(net->b, NET_F_VQ_NOTF_COAL) || !get_u16(c, &queue) || !get_u16(c, &reserved) ||
+		queue / 2 >= net->npairs)
+		return false;
+	if (queue % 2 ? !net->pairs[queue / 2].tx : !net->pairs[queue / 2].rx)
+		return false;
+	v = queue % 2 ? &net->tx_coalesce[queue / 2] : &net->rx_coalesce[queue / 2];
+	if (set)
+		return coalesce_get(c, v);
+	*r = (struct result){{htole32(v->packets), htole32(v->usecs)}, 2 * sizeof(uint32_t)};
+	return true;
+}
+
+static bool coalesce(struct net *net, uint8_t command, struct cursor *c, struct result *r)
+{
+	switch (command) {
+	case NOTF_COAL_TX_SET:
+		return coalesce_all(net, net->tx_coalesce, c);
+	case NOTF_COAL_RX_SET:
+		return coalesce_all(net, net->rx_coalesce, c);
+	case NOTF_COAL_VQ_SET:
+	case NOTF_COAL_VQ_GET:
+		return coalesce_one(net, command == NOTF_COAL_VQ_SET, c, r);
+	}
+	return false;
+}
+
+static bool run(struct net *net, struct cursor *c, struct result *r)
 {
 	uint8_t head[2];
 
@@ -268,7 +317,7 @@ static bool run(struct net *net, struct cursor *c)
 	case VIRTIO_NET_CTRL_GUEST_OFFLOADS:
 		return offloads(net, head[1], c);
 	case CTRL_NOTF_COAL:
-		return coalesce(net, head[1], c);
+		return coalesce(net, head[1], c, r);
 	}
 	return false;
 }
@@ -279,19 +328,22 @@ void net_ctrl_ready(struct net *net, struct virtqueue *q)
 
 	while ((e = virtqueue_pop(q))) {
 		uint8_t ack = VIRTIO_NET_ERR;
+		struct result r = {.len = 0};
 
 		if (!e->wr.left) {
 			virtqueue_break(q, "a command without room for its answer");
 			virtqueue_unpop(e);
 			return;
 		}
-		if (run(net, &e->rd)) {
+		if (run(net, &e->rd, &r) && r.len < e->wr.left) {
 			ack = VIRTIO_NET_OK;
 			apply(net);
 		} else {
 			virtqueue_count_error(q);
 		}
 		cursor_put(&e->wr, &ack, 1);
+		if (ack == VIRTIO_NET_OK)
+			cursor_put(&e->wr, r.word, r.len);
 		virtqueue_push(e);
 	}
 }

@@ -746,8 +746,8 @@ void net_rx_start(struct net_pair *p, struct virtqueue *q)
 	p->expect = EXPECT_MIN;
 	p->filter = p->net->filter;
 	p->offloads = p->net->guest_offloads;
-	p->rx_coalesce = p->net->rx_coalesce;
-	p->tx_coalesce = p->net->tx_coalesce;
+	p->rx_coalesce = p->net->rx_coalesce[p->index];
+	p->tx_coalesce = p->net->tx_coalesce[p->index];
 	net_pair_use(p);
 	if (p->index < h->lanes || !h->ops->recv)
 		virtqueue_wake(q);

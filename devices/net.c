@@ -548,7 +548,8 @@ static const struct feature_name net_features[] = {
 	{VIRTIO_NET_F_GUEST_ANNOUNCE, "guest-announce"},
 	{VIRTIO_NET_F_MQ, "mq"},
 	{VIRTIO_NET_F_CTRL_MAC_ADDR, "ctrl-mac-addr"},
-	{VIRTIO_NET_F_NOTF_COAL, "notf-coal"},
+	{NET_F_VQ_NOTF_COAL, "vq-notf-coal"},
+	{NET_F_NOTF_COAL, "notf-coal"},
 	{NET_F_GUEST_USO4, "guest-uso4"},
 	{NET_F_GUEST_USO6, "guest-uso6"},
 	{NET_F_HOST_USO, "host-uso"},
@@ -567,7 +568,8 @@ const struct device device_net = {
 	.features = BIT(VIRTIO_NET_F_MRG_RXBUF) | BIT(VIRTIO_NET_F_MAC) | BIT(VIRTIO_NET_F_STATUS) |
 		    BIT(VIRTIO_NET_F_CTRL_VQ) | BIT(VIRTIO_NET_F_CTRL_RX) | BIT(VIRTIO_NET_F_CTRL_VLAN) |
 		    BIT(VIRTIO_NET_F_CTRL_RX_EXTRA) | BIT(VIRTIO_NET_F_CTRL_MAC_ADDR) |
-		    BIT(VIRTIO_NET_F_GUEST_ANNOUNCE) | BIT(VIRTIO_NET_F_SPEED_DUPLEX) | BIT(NET_F_NOTF_COAL),
+		    BIT(VIRTIO_NET_F_GUEST_ANNOUNCE) | BIT(VIRTIO_NET_F_SPEED_DUPLEX) | BIT(NET_F_NOTF_COAL) |
+		    BIT(NET_F_VQ_NOTF_COAL),
 	.protocol_features = BIT(PROTOCOL_RARP) | BIT(PROTOCOL_MTU),
 	.state_size = sizeof(struct net),
 	.config_size = sizeof(struct virtio_net_config),

@@ -27,6 +27,7 @@ enum {
 
 /* Feature bits and values newer than some headers */
 enum {
+	NET_F_VQ_NOTF_COAL = 52,
 	NET_F_NOTF_COAL = 53,
 	NET_F_GUEST_USO4 = 54,
 	NET_F_GUEST_USO6 = 55,
@@ -147,7 +148,7 @@ struct net {
 	unsigned running;	  /* queues */
 	struct net_filter filter; /* what the control queue said, copied to the pairs */
 	uint64_t guest_offloads;
-	struct net_coalesce rx_coalesce, tx_coalesce;
+	struct net_coalesce rx_coalesce[NET_MAX_PAIRS], tx_coalesce[NET_MAX_PAIRS];
 	struct net_rss rss;
 	struct net_bucket rx_bucket, tx_bucket;
 };

@@ -12,11 +12,14 @@
 
 /* --- the control queue --- */
 
-static int command(struct card *c, uint8_t class, uint8_t cmd, const void *data, size_t len)
+/* A command whose answer has n bytes behind it, if it is a good one. */
+static int command_result(
+	struct card *c, uint8_t class, uint8_t cmd, const void *data, size_t len, void *result, size_t n)
 {
-	uint8_t *p = fe_alloc(&c->fe, 2 + len + 1, 1, NULL);
-	struct vring_driver_buf b[3] = {
-		fe_rd(&c->fe, p, 2), fe_rd(&c->fe, p + 2, (uint32_t)len), fe_wr(&c->fe, p + 2 + len, 1)};
+	uint8_t *p = fe_alloc(&c->fe, 2 + len + 1 + n, 1, NULL);
+	struct vring_driver_buf b[3] = {fe_rd(&c->fe, p, 2), fe_rd(&c->fe, p + 2, (uint32_t)len),
+		fe_wr(&c->fe, p + 2 + len, (uint32_t)(1 + n))};
+	uint32_t used;
 
 	p[0] = class;
 	p[1] = cmd;
@@ -24,12 +27,26 @@ static int command(struct card *c, uint8_t class, uint8_t cmd, const void *data,
 	p[2 + len] = 77;
 	if (!len)
 		b[1] = b[2];
-	CHECK_EQ(fe_transact(c->ctrl, b, len ? 3 : 2), 1);
+	used = fe_transact(c->ctrl, b, len ? 3 : 2);
+	CHECK_EQ(used, p[2 + len] ? 1 : 1 + n);
+	if (n)
+		memcpy(result, p + 3 + len, n);
 	return p[2 + len];
 }
 
-/* Does a frame to this address, with this tag, arrive? A frame that always does follows it. */
-static bool arrives(struct card *c, const char *mac, int tag)
+static int command(struct card *c, uint8_t class, uint8_t cmd, const void *data, size_t len)
+{
+	return command_result(c, class, cmd, data, len, NULL, 0);
+}
+
+#define OWN    "\x52\x54\0\0\0\1"
+#define OTHER  "\x52\x54\0\0\0\x33"
+#define MULTI  "\x01\0\x5e\0\0\1"
+#define MULTI2 "\x01\0\x5e\0\0\2"
+#define ALL    "\xff\xff\xff\xff\xff\xff"
+
+/* Does a frame to this address, with this tag, arrive? Another follows it that does. */
+static bool arrives_before(struct card *c, const char *mac, int tag, const char *last)
 {
 	uint8_t frame[64], got[70000];
 	bool came = false;
@@ -47,6 +64,7 @@ static bool arrives(struct card *c, const char *mac, int tag)
 	fe_flush(c->rx);
 	peer_send(&c->peer, frame, sizeof(frame));
 	make_frame(frame, 63, 2);
+	memcpy(frame, last, 6);
 	peer_send(&c->peer, frame, 63);
 	for (;;) {
 		size_t n = receive(c, got);
@@ -58,11 +76,10 @@ static bool arrives(struct card *c, const char *mac, int tag)
 	}
 }
 
-#define OWN    "\x52\x54\0\0\0\1"
-#define OTHER  "\x52\x54\0\0\0\x33"
-#define MULTI  "\x01\0\x5e\0\0\1"
-#define MULTI2 "\x01\0\x5e\0\0\2"
-#define ALL    "\xff\xff\xff\xff\xff\xff"
+static bool arrives(struct card *c, const char *mac, int tag)
+{
+	return arrives_before(c, mac, tag, OWN);
+}
 
 static void filters(const struct fe_mode *m)
 {
@@ -90,6 +107,16 @@ static void filters(const struct fe_mode *m)
 	CHECK_EQ(command(&c, 0, 5, "\1", 1), 0);
 	CHECK(!arrives(&c, ALL, -1));
 	CHECK_EQ(command(&c, 0, 5, "\0", 1), 0);
+	CHECK_EQ(command(&c, 0, 1, "\1", 1), 0);
+	CHECK_EQ(command(&c, 0, 3, "\1", 1), 0);
+	CHECK(!arrives(&c, MULTI, -1));
+	CHECK(arrives(&c, ALL, -1));
+	CHECK_EQ(command(&c, 0, 3, "\0", 1), 0);
+	CHECK(arrives(&c, MULTI, -1));
+	CHECK_EQ(command(&c, 0, 1, "\0", 1), 0);
+	CHECK_EQ(command(&c, 0, 4, "\1", 1), 0);
+	CHECK(!arrives_before(&c, OWN, -1, ALL));
+	CHECK_EQ(command(&c, 0, 4, "\0", 1), 0);
 	CHECK_EQ(command(&c, 1, 0, table, sizeof(table)), 0);
 	CHECK(arrives(&c, OTHER, -1));
 	CHECK(arrives(&c, MULTI, -1));
@@ -425,11 +452,76 @@ static void rate(const struct fe_mode *m)
 	card_end(&c);
 }
 
+static int coalesce_set(struct card *c, unsigned queue, uint32_t packets, uint32_t usecs)
+{
+	uint32_t v[3] = {htole32(queue | 0x5a5a0000), htole32(packets), htole32(usecs)};
+
+	return command(c, 6, 2, v, sizeof(v));
+}
+
+static void coalesce_is(struct card *c, unsigned queue, uint32_t packets, uint32_t usecs)
+{
+	uint32_t at = htole32(queue), v[2];
+
+	CHECK_EQ(command_result(c, 6, 3, &at, sizeof(at), v, sizeof(v)), 0);
+	CHECK_EQ(le32toh(v[0]), packets);
+	CHECK_EQ(le32toh(v[1]), usecs);
+}
+
+/* What is set for a queue concerns no other. */
+static void coalescing_one(const struct fe_mode *m)
+{
+	enum { USECS = 200000 };
+	struct card c;
+	uint8_t frame[100], got[70000], *p;
+	uint32_t values[2] = {htole32(3), htole32(70)}, at = 0;
+	int64_t start;
+
+	peer_open(&c.peer);
+	card_start_with(&c, m, ~(BIT(F_HASH_REPORT) | BIT(F_RSS) | BIT(VIRTIO_NET_F_CTRL_VLAN)), 1,
+		CARD_ARGS(&c, NULL));
+	for (unsigned i = 0; i < 20; i++)
+		give(c.rx, BUFFER);
+	fe_flush(c.rx);
+	make_frame(frame, sizeof(frame), 1);
+	p = fe_alloc(&c.fe, 200, 1, NULL);
+	CHECK_EQ(coalesce_set(&c, 0, 4, USECS), 0);
+	coalesce_is(&c, 0, 4, USECS);
+	coalesce_is(&c, 1, 0, 0);
+	start = fe_now_ms();
+	peer_send(&c.peer, frame, sizeof(frame));
+	CHECK_EQ(receive(&c, got), sizeof(frame));
+	CHECK(fe_now_ms() - start >= USECS / 1000 - 10);
+	CHECK_EQ(coalesce_set(&c, 1, 4, USECS), 0);
+	CHECK_EQ(coalesce_set(&c, 0, 0, 0), 0);
+	coalesce_is(&c, 1, 4, USECS);
+	coalesce_is(&c, 0, 0, 0);
+	start = fe_now_ms();
+	transmit(&c, p, 100, 1);
+	CHECK(fe_now_ms() - start >= USECS / 1000 - 10);
+	/* what is set for all of a direction is set for each */
+	CHECK_EQ(command(&c, 6, 1, values, 8), 0);
+	coalesce_is(&c, 0, 3, 70);
+	coalesce_is(&c, 1, 4, USECS);
+	CHECK_EQ(command(&c, 6, 0, values, 8), 0);
+	coalesce_is(&c, 1, 3, 70);
+	/* queues that are none, or not for frames; too little data; no room for the answer */
+	CHECK_EQ(coalesce_set(&c, 2, 1, 1), 1);
+	CHECK_EQ(coalesce_set(&c, 77, 1, 1), 1);
+	CHECK_EQ(command(&c, 6, 2, values, 8), 1);
+	CHECK_EQ(command(&c, 6, 3, values, 2), 1);
+	CHECK_EQ(command(&c, 6, 3, &at, sizeof(at)), 1);
+	CHECK_EQ(command(&c, 6, 4, &at, sizeof(at)), 1);
+	coalesce_is(&c, 0, 3, 70);
+	card_end(&c);
+}
+
 int main(void)
 {
 	fe_each_layout("filters of addresses", filters);
 	fe_each_layout("filters of VLANs", vlans);
 	fe_each_layout("coalesced interrupts", coalescing);
+	fe_each_layout("coalesced interrupts of one queue", coalescing_one);
 	fe_each_layout("steering by hash", steering);
 	fe_each_layout("commands without room for an answer", hostile_control);
 	fe_case("announcement and MTU", announce, NULL);

@@ -410,13 +410,15 @@ static void step_frame(void)
 static void step_command(void)
 {
 	int ctrl = net_ctrl_index(f.net);
+	uint8_t wr;
 	size_t n = input_u8(&f.in);
 	struct buffer *b;
 	unsigned i;
 
 	if (ctrl < 0)
 		return;
-	b = offer(&f.queue[ctrl], n, input_u8(&f.in) % 8 ? 1 : 0, 2);
+	wr = input_u8(&f.in);
+	b = offer(&f.queue[ctrl], n, wr % 8 ? 1u + wr / 16 : 0, 2);
 	if (b)
 		input_bytes(&f.in, b->bytes, n);
 	turn();
