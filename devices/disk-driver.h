@@ -55,6 +55,9 @@ void disk_set_size(struct disk *d, uint64_t size);
 struct pool *disk_pool_get(void); /* NULL with errno */
 void disk_pool_put(void);
 
+/* DISK_STATUS: so many bytes more, of which what is beyond the range does not count. False: that is all that was asked for. */
+bool disk_extents_add(struct disk_io *io, uint64_t len, bool hole);
+
 /* Ends a request later than in submit(); logs a failure. */
 void disk_io_end(struct disk_io *io, int result);
 /* Ends it in submit(): return disk_io_now(io, result). */

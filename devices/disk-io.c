@@ -227,6 +227,28 @@ static int erase_run(const struct disk_file *f, const struct disk_io *io)
 	return ioctl(f->fd, BLKSECDISCARD, range) < 0 ? -errno : 0;
 }
 
+/* What changes meanwhile may be seen or not. A block device, and a file system that does not say, have no holes. */
+static int status_run(const struct disk_file *f, struct disk_io *io)
+{
+	bool more = true;
+
+	while (more) {
+		uint64_t at = io->offset + io->extents->covered;
+		off_t data = lseek(f->buffered, (off_t)at, SEEK_DATA), hole;
+
+		if (data < 0 && errno == ENXIO) {
+			more = disk_extents_add(io, UINT64_MAX, true);
+		} else if (data > (off_t)at) {
+			more = disk_extents_add(io, (uint64_t)data - at, true);
+		} else {
+			hole = data < 0 ? -1 : lseek(f->buffered, (off_t)at, SEEK_HOLE);
+			more = disk_extents_add(
+				io, hole > (off_t)at ? (uint64_t)hole - at : UINT64_MAX, false);
+		}
+	}
+	return 0;
+}
+
 static void job_run(struct job *j)
 {
 	struct disk_io *io = container_of(j, struct disk_io, job);
@@ -244,6 +266,9 @@ static void job_run(struct job *j)
 		break;
 	case DISK_SECURE_ERASE:
 		io->result = erase_run(f, io);
+		break;
+	case DISK_STATUS:
+		io->result = status_run(f, io);
 		break;
 	case DISK_READ:
 	case DISK_WRITE:
@@ -461,7 +486,7 @@ bool disk_io_submit(struct disk_lane *lane, struct disk_io *io)
 
 	if (io->op == DISK_READ)
 		return rw_submit(l, io);
-	if (lane->disk->limits.read_only && io->op != DISK_ZONE_REPORT)
+	if (lane->disk->limits.read_only && io->op != DISK_ZONE_REPORT && io->op != DISK_STATUS)
 		return disk_io_now(io, io->op == DISK_FLUSH ? 0 : -EROFS);
 	if (io->op == DISK_WRITE)
 		return rw_submit(l, io);

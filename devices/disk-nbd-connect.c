@@ -77,6 +77,8 @@ static int handshake(struct nbd_handle *h, const char *uri, unsigned ms, int can
 	int r = 0;
 
 	nbd.nbd_set_uri_allow_local_file(h, true);
+	if (nbd.nbd_add_meta_context(h, LIBNBD_CONTEXT_BASE_ALLOCATION) < 0)
+		return -EPROTO;
 	if (nbd.nbd_aio_connect_uri(h, uri) < 0)
 		return -EPROTO;
 	while (r == 0 && nbd.nbd_aio_is_ready(h) <= 0) {

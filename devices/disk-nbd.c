@@ -26,13 +26,14 @@
 #include "log.h"
 #include "util.h"
 
-#define CONNECT_MS  10000u
-#define PIECE_MIN   32768u /* a shorter piece is cheaper to copy than to ask for by itself */
-#define COMMAND_MAX (32u << 20)
-#define EXTENT_MAX  (1u << 30)	/* of what has no data */
-#define LOSSES_MAX  16		/* connections that a request may take along */
-#define ANSWERS_MAX 64		/* in one go */
-#define STALL_NS    3000000000u /* without an answer that somebody wants before he can go on */
+#define CONNECT_MS    10000u
+#define PIECE_MIN     32768u /* a shorter piece is cheaper to copy than to ask for by itself */
+#define COMMAND_MAX   (32u << 20)
+#define EXTENT_MAX    (1u << 30)  /* of what has no data */
+#define LOSSES_MAX    16	  /* connections that a request may take along */
+#define ANSWERS_MAX   64	  /* in one go */
+#define STATUS_ROUNDS 256	  /* after that what is known is the answer */
+#define STALL_NS      3000000000u /* without an answer that somebody wants before he can go on */
 
 struct disk_nbd {
 	struct disk disk;
@@ -60,7 +61,7 @@ struct nbd_lane {
 	struct post want; /* a lane that uses this connection wants its requests back */
 	bool failing;	  /* gave up */
 	bool broken;	  /* the server says that it ends */
-	bool can_fua, can_flush;
+	bool can_fua, can_flush, can_status;
 	struct task task;
 	struct disk_io *active;		     /* all requests, in no order */
 	struct disk_io *ended, **ended_tail; /* rounds that are over */
@@ -150,6 +151,21 @@ static int command_done(void *arg, int *error)
 	return 1;
 }
 
+/* Called by the library, before the command ends. */
+static int extents_come(
+	void *arg, const char *context, uint64_t offset, uint32_t *entries, size_t n, int *error)
+{
+	struct disk_io *io = arg;
+
+	(void)context, (void)error;
+	if (offset != io->offset + io->extents->covered)
+		return 0;
+	for (size_t i = 0; i + 1 < n; i += 2)
+		if (!disk_extents_add(io, entries[i], entries[i + 1] & LIBNBD_STATE_HOLE))
+			break;
+	return 0;
+}
+
 static void command_start(struct nbd_lane *l, struct disk_io *io, void *buf, uint64_t at, uint64_t len)
 {
 	nbd_completion_callback end = {.callback = command_done, .user_data = io};
@@ -163,6 +179,9 @@ static void command_start(struct nbd_lane *l, struct disk_io *io, void *buf, uin
 		r = nbd.nbd_aio_pread(l->h, buf, len, at, end, 0);
 	else if (io->op == DISK_WRITE)
 		r = nbd.nbd_aio_pwrite(l->h, buf, len, at, end, fua);
+	else if (io->op == DISK_STATUS)
+		r = nbd.nbd_aio_block_status(l->h, len, at,
+			(nbd_extent_callback){.callback = extents_come, .user_data = io}, end, 0);
 	else if (io->op == DISK_DISCARD)
 		r = nbd.nbd_aio_trim(l->h, len, at, end, 0);
 	else
@@ -238,6 +257,18 @@ static void data_start(struct nbd_lane *l, struct disk_io *io)
 		round_over(l, io);
 }
 
+static void status_start(struct nbd_lane *l, struct disk_io *io)
+{
+	uint64_t at = io->extents->covered, len = MIN(io->len - at, EXTENT_MAX);
+
+	if (l->can_status) {
+		command_start(l, io, NULL, io->offset + at, len);
+		return;
+	}
+	disk_extents_add(io, UINT64_MAX, false);
+	round_over(l, io);
+}
+
 static void round_start(struct nbd_lane *l, struct disk_io *io)
 {
 	io->nbd.lost = false;
@@ -246,6 +277,8 @@ static void round_start(struct nbd_lane *l, struct disk_io *io)
 		return; /* when it is back */
 	if (io->op == DISK_FLUSH && !l->can_flush) {
 		round_over(l, io);
+	} else if (io->op == DISK_STATUS) {
+		status_start(l, io);
 	} else if (io->nbd.flushing || io->op == DISK_FLUSH) {
 		command_start(l, io, NULL, 0, 0);
 	} else if (io->op <= DISK_WRITE) {
@@ -256,11 +289,23 @@ static void round_start(struct nbd_lane *l, struct disk_io *io)
 	}
 }
 
+static uint64_t status_left(struct disk_io *io)
+{
+	struct disk_extents *x = io->extents;
+
+	if (io->nbd.at == x->covered) /* nothing was said */
+		disk_extents_add(io, UINT64_MAX, false);
+	io->nbd.at = x->covered;
+	return x->full || ++io->nbd.round == STATUS_ROUNDS ? 0 : io->len - x->covered;
+}
+
 /* What is left after this round? */
 static uint64_t round_count(struct disk_io *io)
 {
 	if (io->op == DISK_FLUSH || io->nbd.flushing)
 		return 0;
+	if (io->op == DISK_STATUS)
+		return status_left(io);
 	if (io->op > DISK_WRITE) {
 		io->nbd.at += io->nbd.round;
 		return io->len - io->nbd.at;
@@ -277,7 +322,9 @@ static void round_end(struct nbd_lane *l, struct disk_io *io)
 	/* a hint that the server can't follow is no failure */
 	if (io->op == DISK_DISCARD && (io->nbd.error == -EINVAL || io->nbd.error == -ENOTSUP))
 		io->nbd.error = 0;
-	if (io->nbd.lost) { /* the next connection starts it again */
+	if (io->op == DISK_STATUS)
+		io->nbd.error = 0; /* nothing was said */
+	if (io->nbd.lost) {	   /* the next connection starts it again */
 		l->broken = true;
 		return;
 	}
@@ -421,6 +468,7 @@ static int connection_use(struct nbd_lane *l, struct nbd_handle *h)
 	l->broken = false;
 	l->can_fua = nbd.nbd_can_fua(h) > 0;
 	l->can_flush = nbd.nbd_can_flush(h) > 0;
+	l->can_status = nbd.nbd_can_meta_context(h, LIBNBD_CONTEXT_BASE_ALLOCATION) > 0;
 	return 0;
 }
 
@@ -559,7 +607,7 @@ static bool nbd_submit(struct disk_lane *lane, struct disk_io *io)
 	struct nbd_lane *l = container_of(lane, struct nbd_lane, lane);
 
 	io->bounce = NULL;
-	io->nbd.at = 0;
+	io->nbd.at = io->nbd.round = 0;
 	io->nbd.pending = io->nbd.losses = 0;
 	io->nbd.flushing = io->nbd.wanted = false;
 	if (l->via == NULL)

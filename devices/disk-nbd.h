@@ -14,6 +14,7 @@
 	F(nbd_get_error)                \
 	F(nbd_get_errno)                \
 	F(nbd_set_uri_allow_local_file) \
+	F(nbd_add_meta_context)         \
 	F(nbd_aio_connect_uri)          \
 	F(nbd_aio_get_fd)               \
 	F(nbd_aio_get_direction)        \
@@ -32,10 +33,12 @@
 	F(nbd_can_trim)                 \
 	F(nbd_can_zero)                 \
 	F(nbd_can_multi_conn)           \
+	F(nbd_can_meta_context)         \
 	F(nbd_aio_pread)                \
 	F(nbd_aio_pwrite)               \
 	F(nbd_aio_flush)                \
 	F(nbd_aio_trim)                 \
+	F(nbd_aio_block_status)         \
 	F(nbd_aio_zero)
 
 LIBRARY(nbd_library, NBD_FUNCTIONS);

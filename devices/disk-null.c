@@ -50,6 +50,8 @@ static bool null_submit(struct disk_lane *lane, struct disk_io *io)
 	(void)lane;
 	if (io->op <= DISK_WRITE)
 		cursor_skip(io->data, io->len);
+	else if (io->op == DISK_STATUS)
+		disk_extents_add(io, io->len, false);
 	return disk_io_now(io, 0);
 }
 

@@ -264,8 +264,8 @@ int disk_lane_get(struct disk *d, struct loop *l, struct disk_lane **out)
 static void log_failure(const struct disk_io *io)
 {
 	static const char *const verbs[] = {"read", "write", "flush", "discard", "write zeroes",
-		"secure erase", "zone write", "zone append", "zone report", "zone open", "zone close",
-		"zone finish", "zone reset"};
+		"secure erase", "status", "zone write", "zone append", "zone report", "zone open",
+		"zone close", "zone finish", "zone reset"};
 
 	log_guest_warn("%s: %s of %" PRIu64 " bytes at %" PRIu64 ": %s", io->lane->disk->name, verbs[io->op],
 		io->len, io->offset, strerror(-io->result));
@@ -283,6 +283,34 @@ void disk_io_end(struct disk_io *io, int result)
 {
 	disk_io_now(io, result);
 	io->done(io);
+}
+
+/* False: there is no room. */
+static bool extent_append(struct disk_extents *x, uint64_t len, bool hole)
+{
+	if (len > 0 && (x->n == 0 || x->extent[x->n - 1].hole != hole)) {
+		if (x->n == x->max)
+			return false;
+		x->extent[x->n++] = (struct disk_extent){.hole = hole};
+	}
+	if (len > 0)
+		x->extent[x->n - 1].len += len;
+	x->covered += len;
+	return true;
+}
+
+bool disk_extents_add(struct disk_io *io, uint64_t len, bool hole)
+{
+	struct disk_extents *x = io->extents;
+	uint64_t mask = x->align - 1, at = io->offset + x->covered, end, first, last;
+
+	len = MIN(len, io->len - x->covered);
+	end = at + len;
+	first = hole ? MIN((at + mask) & ~mask, end) : end;
+	last = hole ? MAX(end & ~mask, first) : end;
+	x->full = !extent_append(x, first - at, false) || !extent_append(x, last - first, true) ||
+		  !extent_append(x, end - last, false);
+	return !x->full && x->covered < io->len;
 }
 
 static bool moves_data(const struct disk_io *io)

@@ -134,6 +134,7 @@ enum disk_op {
 	DISK_DISCARD,	   /* the content of the range is of no interest any more */
 	DISK_WRITE_ZEROES, /* the range reads as zeroes afterwards */
 	DISK_SECURE_ERASE, /* no copy of the content is left on the medium */
+	DISK_STATUS, /* which parts of the range have space behind them; a disk that does not know says all */
 	/*
 	 * Of a zoned disk. Results: -EINVAL: not with this zone; -EILSEQ: not at the write pointer; -ETOOMANYREFS, -EOVERFLOW:
 	 * too many zones are open or active.
@@ -154,6 +155,19 @@ enum {
 		4, /* the request goes on from one submitted before: a limit counts it, but lets it pass */
 };
 
+/* Answers DISK_STATUS, from the beginning of the range on; neighbours differ. */
+struct disk_extents {
+	uint32_t max;	/* of extent[]; at least 1 */
+	uint32_t align; /* bytes, a power of two; holes begin and end at multiples of it, as the range does */
+	uint32_t n;	/* 0 before; when done, what there is room for */
+	uint64_t covered; /* bytes; 0 before */
+	bool full;	  /* false before; when done, there was no room for what follows */
+	struct disk_extent {
+		uint64_t len;
+		bool hole; /* no space is behind it; with discard_zeroes it reads as zeroes */
+	} extent[];
+};
+
 #define DISK_IO_IOVECS 8
 
 struct disk_io {
@@ -162,10 +176,13 @@ struct disk_io {
 	void (*begun)(struct disk_io *io); /* may be NULL: a request that was held is held no more */
 	/* May be NULL: the server was lost meanwhile; true: the caller takes it back, as from disk_withdraw(). */
 	bool (*lost)(struct disk_io *io);
-	struct cursor *
-		data; /* READ, WRITE, ZONE_WRITE, ZONE_APPEND, ZONE_REPORT: all of what is left of it; must not move meanwhile */
+	union {
+		struct cursor *
+			data; /* READ, WRITE, ZONE_WRITE, ZONE_APPEND, ZONE_REPORT: all of what is left of it; must not move meanwhile */
+		struct disk_extents *extents; /* STATUS */
+	};
 	uint64_t offset; /* bytes, a multiple of 512; so are the lengths */
-	uint64_t len;	 /* DISCARD, WRITE_ZEROES, SECURE_ERASE; READ, WRITE: set by disk_submit() */
+	uint64_t len;	 /* DISCARD, WRITE_ZEROES, SECURE_ERASE, STATUS; READ, WRITE: set by disk_submit() */
 	uint8_t op, flags;
 
 	int result; /* 0 or -errno, already logged */

@@ -195,24 +195,6 @@ void scsi_read_capacity16(struct scsi_request *r)
 		scsi_reply(r, out, sizeof(out));
 }
 
-void scsi_get_lba_status(struct scsi_request *r)
-{
-	uint64_t lba = get_be64(r->cdb + 2), all = scsi_lun_blocks(r->lun);
-	uint8_t out[24] = {0};
-
-	r->alloc = get_be32(r->cdb + 10);
-	if (lba >= all) {
-		scsi_fail(r, SENSE_LBA_RANGE);
-		return;
-	}
-	/* one descriptor: what provisioning status there is, we do not know: "mapped or unknown" */
-	put_be32(out, sizeof(out) - 4);
-	put_be64(out + 8, lba);
-	put_be32(out + 16, (uint32_t)MIN(all - lba, UINT32_MAX));
-	if (scsi_wants_in(r, r->alloc))
-		scsi_reply(r, out, sizeof(out));
-}
-
 /* START STOP UNIT, PREVENT ALLOW MEDIUM REMOVAL */
 
 enum { START = 1, LOEJ = 2, NO_FLUSH = 4 };

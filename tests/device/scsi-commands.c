@@ -446,6 +446,58 @@ static struct answer unmap(const uint32_t ranges[][2], unsigned n, unsigned len)
 	return ask(CDB(0x42, 0, 0, 0, 0, 0, 0, BE16(len)), list, len, NULL, 0);
 }
 
+/* GET LBA STATUS from there on, with room for n descriptors: "LBA+BLOCKS STATUS " of each. */
+static void status_is(uint64_t lba, unsigned n, const char *want)
+{
+	uint8_t *d = guest(8 + 16 * 16);
+	char got[256] = "";
+
+	memset(d, NOT_SEEN, 8 + 16 * 16);
+	is_good(ask(CDB(0x9e, 0x12, BE64(lba), BE32(8 + 16 * n)), NULL, 0, d, 8 + 16 * 16));
+	for (unsigned at = 8; at < get_be32(d) + 4; at += 16)
+		snprintf(got + strlen(got), sizeof(got) - strlen(got), "%u+%u %u ",
+			(unsigned)get_be64(d + at), get_be32(d + at + 8), d[at + 12]);
+	CHECK_STR(got, want);
+	CHECK_EQ(d[8 + 16 * n], NOT_SEEN);
+}
+
+static void lba_status(const struct fe_mode *m)
+{
+	uint8_t *data;
+
+	begin_image(m, "");
+	data = guest(MIB);
+	memset(data, 0x5a, MIB);
+	status_is(0, 4, "0+8192 1 ");
+	is_good(ask(CDB(0x2a, 0, BE32(256), 0, BE16(64)), data, 32768, NULL, 0));
+	is_good(ask(CDB(0x2a, 0, BE32(4096), 0, BE16(2048)), data, MIB, NULL, 0));
+	status_is(0, 8, "0+256 1 256+64 0 320+3776 1 4096+2048 0 6144+2048 1 ");
+	status_is(0, 3, "0+256 1 256+64 0 320+3776 1 ");
+	status_is(300, 1, "300+20 0 ");
+	is_good(unmap((const uint32_t[][2]){{4608, 512}}, 1, 8 + 16));
+	status_is(4096, 8, "4096+512 0 4608+512 1 5120+1024 0 6144+2048 1 ");
+	/* less room than a descriptor */
+	memset(data, NOT_SEEN, 32);
+	is_good(ask(CDB(0x9e, 0x12, BE64(0), BE32(4)), NULL, 0, data, 32));
+	CHECK_EQ(get_be32(data), 20);
+	CHECK_EQ(data[4], NOT_SEEN);
+	is_response(ask(CDB(0x9e, 0x12, BE64(0), BE32(64)), NULL, 0, data, 63), VIRTIO_SCSI_S_OVERRUN);
+	is_sense(ask(CDB(0x9e, 0x12, BE64(BLOCKS), BE32(24)), NULL, 0, data, 24), SENSE(5, 0x21, 0));
+	fe_end(&fe);
+}
+
+static void lba_status_blocks(const struct fe_mode *m)
+{
+	uint8_t *data;
+
+	begin_image(m, "block-size=65536");
+	data = guest(65536);
+	memset(data, 0x5a, 65536);
+	image_write(65536 + 8192, data, 4096);
+	status_is(0, 4, "0+1 1 1+1 0 2+62 1 ");
+	fe_end(&fe);
+}
+
 static void unmapping(const struct fe_mode *m)
 {
 	static const uint32_t good[][2] = {{0, 256}, {1000, 0}, {2048, 512}},
@@ -622,6 +674,8 @@ int main(void)
 	fe_each_layout("verify", verify);
 	fe_each_layout("write same", write_same);
 	fe_each_layout("unmap", unmapping);
+	fe_each_layout("holes", lba_status);
+	fe_case("holes and large blocks", lba_status_blocks, &split);
 	fe_each_layout("compare and write", compare_and_write);
 	fe_case("all opcodes", opcodes, &split);
 	fe_case("CD-ROM", cdrom, &split);

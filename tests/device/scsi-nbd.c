@@ -33,6 +33,34 @@ static void reads_and_writes(const struct fe_mode *m)
 	fe_end(&fe);
 }
 
+/* What the server says of its holes; one that says nothing has none. */
+static void holes(const struct fe_mode *m, const char *filter, const char *want)
+{
+	uint8_t *data;
+	char got[256] = "";
+
+	serve(m, filter, "--threads=1");
+	data = guest(MIB);
+	pattern(data, MIB, 3);
+	is_good(ask(CDB(0x2a, 0, BE32(2048), 0, BE16(2048)), data, MIB, NULL, 0));
+	is_good(ask(CDB(0x9e, 0x12, BE64(0), BE32(8 + 4 * 16)), NULL, 0, data, 8 + 4 * 16));
+	for (unsigned at = 8; at < get_be32(data) + 4; at += 16)
+		snprintf(got + strlen(got), sizeof(got) - strlen(got), "%u+%u %u ",
+			(unsigned)get_be64(data + at), get_be32(data + at + 8), data[at + 12]);
+	CHECK_STR(got, want);
+	fe_end(&fe);
+}
+
+static void lba_status(const struct fe_mode *m)
+{
+	holes(m, "--filter=multi-conn", "0+2048 1 2048+2048 0 4096+4096 1 ");
+}
+
+static void lba_status_unknown(const struct fe_mode *m)
+{
+	holes(m, "--filter=noextents", "0+8192 0 ");
+}
+
 /* Some requests of two queues that the server does not answer. */
 static void hang(struct fe_queue *queues[2], struct command *c[REQUESTS])
 {
@@ -104,6 +132,8 @@ static void stops(const struct fe_mode *m)
 int main(void)
 {
 	fe_each_layout("NBD: reads and writes", reads_and_writes);
+	fe_each_layout("NBD: holes", lba_status);
+	fe_each_layout("NBD: a server that does not tell of holes", lba_status_unknown);
 	fe_each_layout("NBD: abort while the server hangs", aborts);
 	fe_each_layout("NBD: a queue stops while its server hangs", stops);
 	return tap_done();

@@ -132,7 +132,14 @@ check "write same" quietly sg_write_same --16 --in=/tmp/a --lba=8 --num=64 /dev/
 is "it is there" "$(dd if=/dev/sda bs=512 skip=71 count=1 iflag=direct 2>/dev/null | cmp - /tmp/a && echo yes)" yes
 check "unmap" quietly sg_unmap --lba=8 --num=64 --force /dev/sda
 is "zeroes" "$(dd if=/dev/sda bs=512 skip=8 count=64 iflag=direct 2>/dev/null | tr -d '\0' | wc -c)" 0
-check "LBA status" says "mapped|0x0" sg_get_lba_status --lba=0 /dev/sda
+dd if=/tmp/ab of=/dev/sda bs=512 seek=72 count=2 oflag=direct 2>/dev/null
+extents()
+{
+	sg_get_lba_status --maxlen="$2" --lba="$1" /dev/sda | sed -n 's,.*LBA: 0x0*\([0-9a-f]*[0-9a-f]\)  blocks: *,\1 ,p' | tr '\n' ';'
+}
+is "LBA status" "$(extents 0 40)" "0 8  mapped (or unknown);8 64  deallocated;"
+is "behind it" "$(extents 72 24 | cut -d " " -f 1,3-)" "48  mapped (or unknown);"
+is "of one extent" "$(extents 10 24)" "a 62  deallocated;"
 check "a reset of the unit" quietly sg_reset --device /dev/sda
 check "it goes on after that" quietly dd if=/dev/sda of=/tmp/x bs=512 count=1 iflag=direct
 check "register" quietly sg_persist --out --register --param-sark=abc1 --param-aptpl /dev/sda

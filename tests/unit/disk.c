@@ -412,6 +412,54 @@ static void more_than_iov_max(void *arg)
 	free(back);
 }
 
+/* Pairs of kind and length, as disk_extents says them. */
+static void extents_are(uint64_t offset, uint32_t align, uint32_t max, const char *want)
+{
+	struct disk_extents *x = calloc(1, sizeof(*x) + max * sizeof(x->extent[0]));
+	struct request r = {.io = {.op = DISK_STATUS, .offset = offset, .len = SIZE - offset, .extents = x}};
+	char got[200] = "";
+
+	x->max = max;
+	x->align = align;
+	submit(&r);
+	wait_all();
+	CHECK_EQ(r.io.result, 0);
+	for (uint32_t i = 0; i < x->n; i++)
+		snprintf(got + strlen(got), sizeof(got) - strlen(got), "%s %uK ",
+			x->extent[i].hole ? "hole" : "data", (unsigned)(x->extent[i].len >> 10));
+	CHECK_STR(got, want);
+	CHECK_EQ(x->full, x->covered < r.io.len);
+	free(x);
+}
+
+static void holes_are_told(void *arg)
+{
+	struct disk_options o = {.path = path, .aio = arg != NULL ? DISK_AIO_THREADS : DISK_AIO_AUTO};
+
+	image_new(SIZE);
+	setup(&o);
+	if (!disk_limits(disk)->discard)
+		tap_skip("no holes in files of this directory");
+	CHECK_EQ(perform(DISK_WRITE, 64 << 10, 64 << 10), 0);
+	CHECK_EQ(perform(DISK_WRITE, 520 << 10, 8 << 10), 0);
+	extents_are(0, 512, 8, "hole 64K data 64K hole 392K data 8K hole 496K ");
+	extents_are(0, 512, 5, "hole 64K data 64K hole 392K data 8K hole 496K ");
+	extents_are(0, 512, 4, "hole 64K data 64K hole 392K data 8K ");
+	extents_are(96 << 10, 512, 1, "data 32K ");
+	extents_are(520 << 10, 512, 8, "data 8K hole 496K ");
+	extents_are(SIZE - 4096, 512, 8, "hole 4K ");
+	/* what is left over of a large block is data */
+	extents_are(0, 65536, 8, "hole 64K data 64K hole 384K data 64K hole 448K ");
+	CHECK_EQ(perform(DISK_DISCARD, 68 << 10, 48 << 10), 0);
+	extents_are(0, 4096, 8, "hole 64K data 4K hole 48K data 12K hole 392K data 8K hole 496K ");
+	extents_are(0, 65536, 8, "hole 64K data 64K hole 384K data 64K hole 448K ");
+	CHECK_EQ(perform(DISK_DISCARD, 0, SIZE), 0);
+	extents_are(0, 512, 1, "hole 1024K ");
+	CHECK_SYS(truncate(path, SIZE / 2)); /* somebody makes it shorter: there is nothing */
+	extents_are(0, 512, 4, "hole 1024K ");
+	teardown();
+}
+
 static void null_takes_all(void *arg)
 {
 	struct disk_options o = {.null_size = 1 << 20};
@@ -428,6 +476,7 @@ static void null_takes_all(void *arg)
 	CHECK_EQ(r->data.done, 4096);
 	CHECK_EQ(r->buf[4095], 7);
 	request_free(r);
+	extents_are(0, 512, 3, "data 1024K ");
 	disk_close(disk);
 	loop_free(loop);
 }
@@ -499,5 +548,7 @@ int main(void)
 	tap_case("more than IOV_MAX pieces", more_than_iov_max, NULL);
 	tap_case("the null disk takes all", null_takes_all, NULL);
 	tap_case("space is given back", space_is_given_back, NULL);
+	tap_case("holes are told", holes_are_told, NULL);
+	tap_case("holes are told: threads", holes_are_told, "threads");
 	return tap_done();
 }
