@@ -1,16 +1,45 @@
 /* SPDX-License-Identifier: MIT */
-/* See sockpath.h. */
+/*
+ * See sockpath.h. Between a look at a path and the first listen() there another process may do the same: each would take
+ * the other's socket for one that nobody listens on. So the directory is locked (flock(2)) from the look to listen(), and
+ * while a file is removed; where it can't be, or somebody holds that lock for long, we do without.
+ */
 #include "sockpath.h"
 
 #include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/file.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "log.h"
 #include "util.h"
+
+enum { LOCK_TRIES = 200, LOCK_PAUSE_NS = 5000000 };
+
+/* Locks the path's directory until what is returned is closed; -1: without. */
+static int directory_lock(const char *path)
+{
+	const struct timespec pause = {.tv_nsec = LOCK_PAUSE_NS};
+	const char *slash = strrchr(path, '/');
+	char dir[sizeof(((struct sockaddr_un *)0)->sun_path) + 1] = ".";
+	int fd, r = -1;
+
+	if (slash)
+		snprintf(dir, sizeof(dir), "%.*s", (int)MAX(slash - path, 1), path);
+	fd = open(dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC | O_NONBLOCK);
+	for (int i = 0; fd >= 0 && r < 0 && i < LOCK_TRIES; i++) {
+		if (i > 0)
+			nanosleep(&pause, NULL);
+		r = flock(fd, LOCK_EX | LOCK_NB);
+	}
+	return fd;
+}
 
 int sockpath_address(struct sockaddr_un *addr, const char *option, const char *path)
 {
@@ -51,6 +80,7 @@ static int remove_stale(const char *option, const struct sockaddr_un *addr, int 
 int sockpath_listen(
 	struct sockpath *s, const char *option, const char *path, int type, uint32_t mode, int backlog)
 {
+	CLEANUP_FD int lock = -1;
 	CLEANUP_FD int fd = -1;
 	CLEANUP_FREE char *copy = strdup(path);
 	struct sockaddr_un addr;
@@ -58,8 +88,10 @@ int sockpath_listen(
 	mode_t mask;
 	int err = copy ? sockpath_address(&addr, option, path) : log_errno(ENOMEM, "%s=%s", option, path);
 
-	if (!err)
-		err = remove_stale(option, &addr, type);
+	if (err)
+		return err;
+	lock = directory_lock(path);
+	err = remove_stale(option, &addr, type);
 	if (err)
 		return err;
 	fd = socket(AF_UNIX, type | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
@@ -86,6 +118,7 @@ int sockpath_listen(
 
 void sockpath_remove(struct sockpath *s)
 {
+	CLEANUP_FD int lock = s->path ? directory_lock(s->path) : -1;
 	struct stat st;
 
 	if (s->path && lstat(s->path, &st) == 0 && st.st_dev == s->dev && st.st_ino == s->ino)

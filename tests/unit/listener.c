@@ -7,6 +7,7 @@
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/un.h>
+#include <sys/wait.h>
 #include <time.h>
 
 #include "settle.h"
@@ -437,6 +438,72 @@ static void out_of_descriptors(void *arg)
 	rig_close(&r);
 }
 
+/* In a child: listens when all may, and says whether it does; ends when it is told to. */
+static void racer(const char *path, int go, int said, int end)
+{
+	struct sockpath s = {0};
+	char byte;
+	int fd;
+
+	close(STDERR_FILENO);
+	if (read(go, &byte, 1) < 0)
+		_exit(1);
+	fd = sockpath_listen(&s, "--socket-path", path, SOCK_STREAM, 0, 8);
+	byte = fd >= 0 ? 'y' : 'n';
+	if (write(said, &byte, 1) != 1 || read(end, &byte, 1) != 0)
+		_exit(1);
+	if (fd >= 0)
+		close(fd);
+	sockpath_remove(&s);
+	_exit(0);
+}
+
+/* Several start with one path at once, where nothing is, or a socket that nobody listens on: one has it. */
+static void race(void *arg)
+{
+	enum { RACERS = 4, ROUNDS = 60 };
+	struct rig r;
+
+	(void)arg;
+	rig_open(&r);
+	for (int round = 0; round < ROUNDS; round++) {
+		int go[2], said[2], end[2], winners = 0, status, fd;
+		pid_t pid[RACERS];
+		char answer;
+
+		if (round % 2)
+			close(server(r.path));
+		CHECK_EQ(pipe2(go, O_CLOEXEC) | pipe2(said, O_CLOEXEC) | pipe2(end, O_CLOEXEC), 0);
+		for (int i = 0; i < RACERS; i++) {
+			pid[i] = fork();
+			if (pid[i] == 0) {
+				close(go[1]);
+				close(end[1]);
+				racer(r.path, go[0], said[1], end[0]);
+			}
+		}
+		close(go[1]);
+		for (int i = 0; i < RACERS; i++) {
+			CHECK_EQ(read(said[0], &answer, 1), 1);
+			winners += answer == 'y';
+		}
+		CHECK_EQ(winners, 1);
+		CHECK_SYS(fd = client(r.path));
+		close(fd);
+		close(end[1]);
+		for (int i = 0; i < RACERS; i++) {
+			CHECK_EQ(waitpid(pid[i], &status, 0), pid[i]);
+			CHECK_EQ(status, 0);
+		}
+		CHECK(!exists(r.path));
+		close(go[0]);
+		close(said[0]);
+		close(said[1]);
+		close(end[0]);
+	}
+	rig_close(&r);
+}
+
 int main(void)
 {
 	static const bool yes = true, no = false;
@@ -455,6 +522,7 @@ int main(void)
 		tap_case(name, no_socket, &k);
 	}
 	tap_case("paths", paths, NULL);
+	tap_case("several processes at one path", race, NULL);
 	tap_case("no descriptor for a connection", out_of_descriptors, NULL);
 	tap_case("a foreign socket at the end", foreign_at_the_end, NULL);
 	tap_case("a listening descriptor", given_listening, NULL);
