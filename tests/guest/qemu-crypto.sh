@@ -25,7 +25,10 @@ same()
 		"$(openssl enc "-aes-$2-cbc" -nopad -K "$key" -iv "$iv" -in "$tmp/plain" | od -An -v -tx1 | tr -d ' \n')" ]
 }
 
-perl -e 'print pack("C*", 0 .. 255) x 16' >"$tmp/plain"
+# 16 times all bytes
+for _ in {1..16}; do
+	printf '%02X' {0..255}
+done | basenc -d --base16 >"$tmp/plain"
 
 connected()
 {

@@ -10,7 +10,7 @@ limit=120
 . "$(dirname "$0")/../lib/guest.sh"
 
 requires_uml
-requires od perl
+requires od basenc
 
 # ascending FILE: do its big-endian 32-bit words count upwards? The guest's
 # kernel takes some of them for itself, so there are gaps.
@@ -20,7 +20,7 @@ ascending()
 	[ "$(wc -l <"$tmp/words")" -ge 8 ] && LC_ALL=C sort -c -u "$tmp/words"
 }
 
-perl -e 'print pack "N*", 1 .. 65536' >"$tmp/numbers"
+seq -f %08.0f 65536 | tr -d '\n' | basenc -d --base16 >"$tmp/numbers"
 
 # ---- the default source ----
 

@@ -142,7 +142,7 @@ requires_qemu()
 	initramfs=$("$guestdir/build-initramfs") || lacking "no initramfs for the guest"
 	cache_hold "$pc"
 	cache_hold "$initramfs"
-	requires qemu-system-x86_64 perl
+	requires qemu-system-x86_64
 }
 
 # qemu_boot NAME SECONDS [QEMU-ARGUMENT...]: what qemu_start does, with a guest
@@ -184,7 +184,7 @@ qemu_start()
 # qmp NAME COMMAND [JSON-ARGUMENTS]
 qmp()
 {
-	"$guestdir/qmp" "$tmp/$1/qmp" "${@:2}"
+	"${builddir_abs:-.}/tests/guest/qmp" "$tmp/$1/qmp" "${@:2}"
 }
 
 # guest_tell NAME LINE
