@@ -392,6 +392,10 @@ static int open_host(struct net *net)
 			open = hosts[i].open;
 			given++;
 		}
+	if (net->b->num_sockets > 1 && open != net_switch_open) {
+		log_error("several guests in one process need --switch");
+		return -EINVAL;
+	}
 	if (given > 1 || (net->tap && net->ntap_fds)) {
 		log_error("more than one host end is given");
 		return -EINVAL;
@@ -466,6 +470,18 @@ static void tx_bucket_full(struct timer *t)
 			virtqueue_wake(net->pairs[i].tx);
 }
 
+/* The guests of one process have addresses one after the other. False: they run over the maker's part. */
+static bool mac_add(uint8_t mac[6], unsigned n)
+{
+	uint32_t v = (uint32_t)mac[3] << 16 | (uint32_t)mac[4] << 8 | mac[5];
+
+	v += n;
+	mac[3] = (uint8_t)(v >> 16);
+	mac[4] = (uint8_t)(v >> 8);
+	mac[5] = (uint8_t)v;
+	return v < 1u << 24;
+}
+
 static void net_close(struct backend *b)
 {
 	struct net *net = b->state;
@@ -496,6 +512,13 @@ static int net_open(struct backend *b)
 		if (getrandom(net->mac, 6, 0) != 6)
 			return log_errno(errno, "getrandom");
 		memcpy(net->mac, "\x52\x54\x00", 3);
+	} else if (!mac_add(net->mac, b->socket)) {
+		log_error("--mac: there are not enough addresses after it for %u guests", b->num_sockets);
+		return -EINVAL;
+	}
+	if (b->num_sockets > 1 && net->pcap) {
+		log_error("--pcap=%s: can't be shared by several guests", net->pcap);
+		return -EINVAL;
 	}
 	net->pairs = calloc(net->npairs, sizeof(*net->pairs));
 	err = net->pairs ? 0 : -ENOMEM;
@@ -582,6 +605,7 @@ const struct device device_net = {
 	.max_queues = NET_MAX_PAIRS * 2 + 1,
 	.only_read = TX_QUEUES, /* DPDK marks headers in tables of packed rings as writable */
 	.queue_threads = true,
+	.several = true,
 	.in_order = true,
 	.open = net_open,
 	.close = net_close,

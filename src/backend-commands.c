@@ -91,6 +91,16 @@ static void put_string(struct json *out, const char *key, const char *value)
 	json_string(out, value);
 }
 
+/* Which backend it is, where there are several. */
+static void put_socket(struct json *out, const struct core *core)
+{
+	if (core->process->opt->nsockets == 1)
+		return;
+	put_u64(out, "socket", core->b.socket);
+	if (core->socket->path)
+		put_string(out, "socket-path", core->socket->path);
+}
+
 /* query-commands, query-schema */
 
 static void describe_table(const struct command_spec *table, struct json *out)
@@ -101,9 +111,11 @@ static void describe_table(const struct command_spec *table, struct json *out)
 
 static int query_commands(struct backend *b, struct command *c)
 {
+	const struct control *control = &core_of(b)->process->control;
+
 	json_array_begin(c->out);
-	describe_table(backend_commands, c->out);
-	describe_table(b->dev->commands, c->out);
+	describe_table(control->core, c->out);
+	describe_table(control->device, c->out);
 	json_array_end(c->out);
 	return 0;
 }
@@ -142,6 +154,7 @@ static void schema_table(const struct command_spec *table, struct json *out)
 
 static int query_schema(struct backend *b, struct command *c)
 {
+	const struct control *control = &core_of(b)->process->control;
 	struct json *out = c->out;
 	char title[64];
 
@@ -152,8 +165,8 @@ static int query_schema(struct backend *b, struct command *c)
 	put_string(out, "type", "object");
 	json_key(out, "oneOf");
 	json_array_begin(out);
-	schema_table(backend_commands, out);
-	schema_table(b->dev->commands, out);
+	schema_table(control->core, out);
+	schema_table(control->device, out);
 	json_array_end(out);
 	json_key(out, "definitions");
 	command_schema_kinds(out);
@@ -236,7 +249,8 @@ static int query_status(struct backend *b, struct command *c)
 
 	json_object_begin(out);
 	put_string(out, "type", b->dev->name);
-	put_string(out, "version", core->opt->version);
+	put_string(out, "version", core->process->opt->version);
+	put_socket(out, core);
 	put_u64(out, "pid", (uint64_t)getpid());
 	put_bool(out, "connected", s);
 	put_string(out, "log-level", log_level_names[log_level()]);
@@ -285,6 +299,7 @@ static void write_queue_stats(struct json *out, const struct vring_info *q)
 static int query_stats(struct backend *b, struct command *c)
 {
 	json_object_begin(c->out);
+	put_socket(c->out, core_of(b));
 	put_u64(c->out, "time-ns", time_ns());
 	json_key(c->out, "queues");
 	json_array_begin(c->out);
@@ -352,21 +367,34 @@ static const struct metric {
 #undef STAT
 };
 
-static void add_latency(struct text *t, const char *type, const struct vring_info *q)
-{
-	char labels[96];
+struct metric_queue {
+	char labels[112];
+	struct vring_info info;
+};
 
-	snprintf(labels, sizeof(labels), "type=\"%s\",queue=\"%u\",name=\"%s\"", type, q->index, q->name);
-	for (unsigned shift = 10; shift <= 34; shift += 2)
-		text_add(t, "vhost_user_latency_seconds_bucket{%s,le=\"%.9g\"} %" PRIu64 "\n", labels,
-			(double)BIT(shift) / 1e9, stats_below(&q->latency, BIT(shift)));
-	text_add(t, "vhost_user_latency_seconds_bucket{%s,le=\"+Inf\"} %" PRIu64 "\n", labels,
-		q->latency.count);
-	text_add(t, "vhost_user_latency_seconds_sum{%s} %.9g\n", labels, (double)q->latency.sum / 1e9);
-	text_add(t, "vhost_user_latency_seconds_count{%s} %" PRIu64 "\n", labels, q->latency.count);
+/* type="net", and socket="1" where there are several */
+static void backend_labels(const struct core *core, char *buf, size_t size)
+{
+	int n = snprintf(buf, size, "type=\"%s\"", core->b.dev->name);
+
+	if (core->process->opt->nsockets > 1)
+		snprintf(buf + n, size - (size_t)n, ",socket=\"%u\"", core->b.socket);
 }
 
-static void add_metrics(struct text *t, const char *type, const struct vring_info *info, unsigned n)
+static void add_latency(struct text *t, const struct metric_queue *q)
+{
+	const struct stats_histogram *latency = &q->info.latency;
+
+	for (unsigned shift = 10; shift <= 34; shift += 2)
+		text_add(t, "vhost_user_latency_seconds_bucket{%s,le=\"%.9g\"} %" PRIu64 "\n", q->labels,
+			(double)BIT(shift) / 1e9, stats_below(latency, BIT(shift)));
+	text_add(t, "vhost_user_latency_seconds_bucket{%s,le=\"+Inf\"} %" PRIu64 "\n", q->labels,
+		latency->count);
+	text_add(t, "vhost_user_latency_seconds_sum{%s} %.9g\n", q->labels, (double)latency->sum / 1e9);
+	text_add(t, "vhost_user_latency_seconds_count{%s} %" PRIu64 "\n", q->labels, latency->count);
+}
+
+static void add_metrics(struct text *t, const struct metric_queue *q, unsigned n)
 {
 	unsigned i;
 
@@ -374,39 +402,58 @@ static void add_metrics(struct text *t, const char *type, const struct vring_inf
 		text_add(t, "# HELP vhost_user_%s %s.\n# TYPE vhost_user_%s %s\n", metrics[m].name,
 			metrics[m].help, metrics[m].name, metrics[m].kind == COUNTER ? "counter" : "gauge");
 		for (i = 0; i < n; i++)
-			text_add(t, "vhost_user_%s{type=\"%s\",queue=\"%u\",name=\"%s\"} %" PRIu64 "\n",
-				metrics[m].name, type, info[i].index, info[i].name,
-				*(const uint64_t *)((const char *)&info[i] + metrics[m].offset));
+			text_add(t, "vhost_user_%s{%s} %" PRIu64 "\n", metrics[m].name, q[i].labels,
+				*(const uint64_t *)((const char *)&q[i].info + metrics[m].offset));
 	}
 	text_add(t, "# HELP vhost_user_in_flight Requests in flight.\n# TYPE vhost_user_in_flight gauge\n");
 	for (i = 0; i < n; i++)
-		text_add(t, "vhost_user_in_flight{type=\"%s\",queue=\"%u\",name=\"%s\"} %u\n", type,
-			info[i].index, info[i].name, info[i].out);
+		text_add(t, "vhost_user_in_flight{%s} %u\n", q[i].labels, q[i].info.out);
 	text_add(t, "# HELP vhost_user_latency_seconds From taking a request to giving it back.\n"
 		    "# TYPE vhost_user_latency_seconds histogram\n");
 	for (i = 0; i < n; i++)
-		add_latency(t, type, &info[i]);
+		add_latency(t, &q[i]);
+}
+
+static unsigned fill_metrics(const struct core *core, struct metric_queue *q)
+{
+	char labels[64];
+	unsigned n = 0;
+
+	backend_labels(core, labels, sizeof(labels));
+	for (unsigned i = 0; i < core->host.nqueues; i++) {
+		if (!core->host.queues[i])
+			continue;
+		vring_info(core->host.queues[i], &q[n].info);
+		snprintf(q[n].labels, sizeof(q[n].labels), "%s,queue=\"%u\",name=\"%.20s\"", labels,
+			q[n].info.index, q[n].info.name);
+		n++;
+	}
+	return n;
 }
 
 static int query_metrics(struct backend *b, struct command *c)
 {
-	struct core *core = core_of(b);
-	CLEANUP_FREE struct vring_info *info = calloc(core->host.nqueues + 1, sizeof(*info));
+	const struct process *p = core_of(b)->process;
+	CLEANUP_FREE struct metric_queue *q = NULL;
 	CLEANUP_FREE char *text = NULL;
 	struct text t = {0};
-	unsigned n = 0;
+	unsigned i, n = 0;
 
-	if (!info)
+	for (i = 0; i < p->opt->nsockets; i++)
+		n += p->cores[i].host.nqueues;
+	q = calloc(n + 1, sizeof(*q));
+	if (!q)
 		return -ENOMEM;
-	for (unsigned i = 0; i < core->host.nqueues; i++) {
-		if (core->host.queues[i])
-			vring_info(core->host.queues[i], &info[n++]);
-	}
 	text_add(&t,
-		"# HELP vhost_user_connected A front-end is connected.\n# TYPE vhost_user_connected gauge\n"
-		"vhost_user_connected{type=\"%s\"} %d\n",
-		b->dev->name, core->host.session != NULL);
-	add_metrics(&t, b->dev->name, info, n);
+		"# HELP vhost_user_connected A front-end is connected.\n# TYPE vhost_user_connected gauge\n");
+	for (i = 0, n = 0; i < p->opt->nsockets; i++) {
+		char labels[64];
+
+		backend_labels(&p->cores[i], labels, sizeof(labels));
+		text_add(&t, "vhost_user_connected{%s} %d\n", labels, p->cores[i].host.session != NULL);
+		n += fill_metrics(&p->cores[i], q + n);
+	}
+	add_metrics(&t, q, n);
 	text = t.at;
 	if (t.failed)
 		return -ENOMEM;
@@ -434,7 +481,7 @@ static int set_log_level(struct backend *b, struct command *c)
 static int quit(struct backend *b, struct command *c)
 {
 	(void)c;
-	loop_post(b->loop, &core_of(b)->quit_post);
+	loop_post(b->loop, &core_of(b)->process->quit_post);
 	return 0;
 }
 
@@ -455,3 +502,42 @@ const struct command_spec backend_commands[] = {
 	{"set-log-level", "how much to say in the log", log_level_args, set_log_level},
 	{.name = NULL},
 };
+
+/* Several backends */
+
+/* Commands about the process, or all its backends. */
+static const char *const of_process[] = {
+	"query-commands", "query-metrics", "query-schema", "quit", "set-log-level", NULL};
+
+static const struct command_arg socket_arg = {
+	"socket", COMMAND_U64, true, "which backend, in the order of the sockets that were given, from 0"};
+
+static struct backend *pick(struct control *c, struct command *cmd)
+{
+	struct process *p = container_of(c, struct process, control);
+	uint64_t i = 0;
+
+	if (!command_u64(cmd, socket_arg.name, &i) || i < p->opt->nsockets)
+		return &p->cores[i].b;
+	command_error(
+		cmd, EINVAL, "argument socket: %" PRIu64 " is none of 0 to %u", i, p->opt->nsockets - 1);
+	return NULL;
+}
+
+int backend_commands_init(struct process *p)
+{
+	struct control *c = &p->control;
+
+	c->core = backend_commands;
+	c->device = c->b->dev->commands;
+	if (p->opt->nsockets == 1 || !p->opt->control_path)
+		return 0;
+	p->tables[0] = command_extend(c->core, &socket_arg, of_process);
+	p->tables[1] = command_extend(c->device, &socket_arg, NULL);
+	if (!p->tables[0] || !p->tables[1])
+		return -ENOMEM;
+	c->core = p->tables[0];
+	c->device = p->tables[1];
+	c->pick = pick;
+	return 0;
+}

@@ -5,6 +5,7 @@
 #include <errno.h>
 #include <stdarg.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "options.h"
@@ -48,6 +49,53 @@ const struct command_spec *command_find(const struct command_spec *table, const 
 			return table;
 	}
 	return NULL;
+}
+
+static size_t count_args(const struct command_spec *spec)
+{
+	size_t n = 0;
+
+	while (spec->args && spec->args[n].name)
+		n++;
+	return n;
+}
+
+static bool has_name(const char *const *names, const char *name)
+{
+	for (; names && *names; names++) {
+		if (strcmp(*names, name) == 0)
+			return true;
+	}
+	return false;
+}
+
+struct command_spec *command_extend(
+	const struct command_spec *table, const struct command_arg *arg, const char *const *except)
+{
+	size_t specs = 1, args = 0, i, n;
+	struct command_spec *out;
+	struct command_arg *at;
+
+	for (i = 0; table && table[i].name; i++) {
+		specs++;
+		args += count_args(&table[i]) + 2;
+	}
+	out = calloc(1, specs * sizeof(*out) + args * sizeof(*at));
+	if (!out)
+		return NULL;
+	at = (struct command_arg *)(out + specs);
+	for (i = 0; i < specs - 1; i++) {
+		out[i] = table[i];
+		if (has_name(except, table[i].name))
+			continue;
+		n = count_args(&table[i]);
+		out[i].args = at;
+		*at++ = *arg;
+		for (size_t k = 0; k < n; k++)
+			*at++ = table[i].args[k];
+		at++;
+	}
+	return out;
 }
 
 static const struct command_arg *find_arg(const struct command_spec *spec, const char *name)

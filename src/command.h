@@ -52,6 +52,12 @@ struct command_spec {
 
 /* Looks a command up in a table (NULL: an empty one). */
 const struct command_spec *command_find(const struct command_spec *table, const char *name);
+/*
+ * The same table with arg in front of each command's own arguments, but for the commands in except (names, NULL ends them; may
+ * be NULL). One block, to be freed; NULL: no memory.
+ */
+struct command_spec *command_extend(
+	const struct command_spec *table, const struct command_arg *arg, const char *const *except);
 /* c->args against the table: 0, or -EINVAL with desc set. */
 int command_check(const struct command_spec *spec, struct command *c);
 /* Writes one object: name, help, arguments: [{name, type, required, help}…]. */

@@ -47,6 +47,7 @@ static void run_command(
 {
 	CLEANUP_JSON struct json *result = json_new(false);
 	struct command cmd = {.args = args, .out = result};
+	struct backend *b = c->b;
 	const char *text;
 	size_t len = 0;
 	int err;
@@ -56,8 +57,10 @@ static void run_command(
 		return;
 	}
 	err = command_check(spec, &cmd);
+	if (!err && c->pick)
+		b = c->pick(c, &cmd);
 	if (!err)
-		err = spec->run(c->b, &cmd);
+		err = b ? spec->run(b, &cmd) : -EINVAL;
 	if (err) {
 		write_error(out, class_of(err), cmd.desc[0] ? cmd.desc : strerror(-err));
 		return;
@@ -366,7 +369,8 @@ static void connected(struct listener *l, int fd)
 
 /* Events */
 
-static struct json *event_new(const char *name, struct json *data)
+/* socket: a number, or -1 */
+static struct json *event_new(const char *name, int socket, struct json *data)
 {
 	struct json *event = json_new(false);
 	struct timespec now;
@@ -377,6 +381,10 @@ static struct json *event_new(const char *name, struct json *data)
 	json_object_begin(event);
 	json_key(event, "event");
 	json_string(event, name);
+	if (socket >= 0) {
+		json_key(event, "socket");
+		json_u64(event, (uint64_t)socket);
+	}
 	json_key(event, "data");
 	if (!data || !json_embed(event, data)) {
 		json_object_begin(event);
@@ -405,7 +413,7 @@ static bool append_lost(struct control_client *cl)
 	json_key(data, "count");
 	json_u64(data, cl->lost);
 	json_object_end(data);
-	event = event_new("events-lost", data);
+	event = event_new("events-lost", -1, data);
 	if (!event || !client_append(cl, event))
 		return false;
 	cl->lost = 0;
@@ -424,14 +432,24 @@ static void event_client(struct control_client *cl, struct json *event)
 		client_watch(cl);
 }
 
-void control_event(struct control *c, const char *name, struct json *data)
+static void send_event(struct control *c, const char *name, int socket, struct json *data)
 {
-	CLEANUP_JSON struct json *event = c->clients ? event_new(name, data) : NULL;
+	CLEANUP_JSON struct json *event = c->clients ? event_new(name, socket, data) : NULL;
 
 	if (!event)
 		return;
 	for (struct control_client *cl = c->clients; cl; cl = cl->next)
 		event_client(cl, event);
+}
+
+void control_event(struct control *c, const char *name, struct json *data)
+{
+	send_event(c, name, -1, data);
+}
+
+void control_event_of(struct control *c, unsigned socket, const char *name, struct json *data)
+{
+	send_event(c, name, (int)socket, data);
 }
 
 /* Life */

@@ -5,6 +5,8 @@
  *	{"execute": NAME, "arguments": {…}, "id": …}   →  {"return": …, "id": …} or {"error": {"class", "desc"}, "id": …}
  *	                                                  {"event": NAME, "data": {…}, "timestamp": {"seconds", "microseconds"}}
  *
+ * With several backends in the process, events say by "socket" of which one they are, and commands about one take its number.
+ *
  * Commands are rows of two tables, the core's and the device's. Each is answered before the next one of that client is
  * read; what a client sends broken is answered with an error and costs nothing else. Bounds: CONTROL_MAX_CLIENTS
  * clients, CONTROL_MAX_LINE bytes a line; a client that does not read gets no more answers (its next command is not
@@ -29,6 +31,8 @@ struct control_client;
 
 struct control { /* zeroed; listener.fd = listener.watch.fd = -1 */
 	struct backend *b;
+	/* With several backends: the one that the arguments name, or NULL, with desc set; NULL: b. */
+	struct backend *(*pick)(struct control *c, struct command *cmd);
 	struct loop *loop;
 	const struct command_spec *core, *device; /* tables; device may be NULL */
 	struct listener listener;
@@ -51,6 +55,8 @@ static inline bool control_has_clients(const struct control *c)
 
 /* data: one complete value, or NULL: {}. Not taken over. */
 void control_event(struct control *c, const char *name, struct json *data);
+/* The same, of one of several backends. */
+void control_event_of(struct control *c, unsigned socket, const char *name, struct json *data);
 
 /* Runs one line and writes the answer to out: what a client's line does, without the client. */
 void control_answer(struct control *c, const char *line, size_t len, struct json *out);

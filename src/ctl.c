@@ -307,7 +307,8 @@ static int run_command(struct ctl *c, const char *name, int argc, char *const *a
 /* top and events: what the client does by itself */
 
 struct view {
-	uint64_t interval_ms, count;
+	uint64_t interval_ms, count, socket;
+	bool one; /* of several backends */
 };
 
 static int parse_view(struct view *v, int argc, char *const *argv)
@@ -319,8 +320,10 @@ static int parse_view(struct view *v, int argc, char *const *argv)
 			ok = options_parse_duration(argv[i] + 9, &v->interval_ms) && v->interval_ms;
 		else if (strncmp(argv[i], "count=", 6) == 0)
 			ok = options_parse_u64(argv[i] + 6, &v->count) && v->count;
+		else if (strncmp(argv[i], "socket=", 7) == 0)
+			ok = v->one = options_parse_u64(argv[i] + 7, &v->socket);
 		if (!ok) {
-			log_error("%s: not interval=TIME or count=N", argv[i]);
+			log_error("%s: not interval=TIME, count=N or socket=N", argv[i]);
 			return -EINVAL;
 		}
 	}
@@ -378,6 +381,23 @@ static void print_stats(const struct json_value *now, const struct json_value *b
 	}
 }
 
+static struct json_value *query_stats(struct ctl *c, const struct view *v)
+{
+	CLEANUP_JSON struct json *r = request_new("query-stats");
+
+	if (!r)
+		return NULL;
+	if (v->one) {
+		json_key(r, "arguments");
+		json_object_begin(r);
+		json_key(r, "socket");
+		json_u64(r, v->socket);
+		json_object_end(r);
+	}
+	json_object_end(r);
+	return ctl_ask(c, r);
+}
+
 static int top(struct ctl *c, int argc, char *const *argv)
 {
 	struct view v = {.interval_ms = 1000, .count = UINT64_MAX};
@@ -392,7 +412,7 @@ static int top(struct ctl *c, int argc, char *const *argv)
 	while (status == STATUS_OK && v.count--) {
 		if (before)
 			nanosleep(&nap, NULL);
-		now = ctl_simple(c, "query-stats");
+		now = query_stats(c, &v);
 		if (!now) {
 			status = STATUS_FAILURE;
 			break;
@@ -432,7 +452,7 @@ static int print_usage(void)
 {
 	printf("Usage: vhost-user-multi ctl PATH COMMAND [KEY=VALUE]...\n"
 	       "       vhost-user-multi ctl PATH help [COMMAND]\n"
-	       "       vhost-user-multi ctl PATH top [interval=TIME] [count=N]\n"
+	       "       vhost-user-multi ctl PATH top [interval=TIME] [count=N] [socket=N]\n"
 	       "       vhost-user-multi ctl PATH events [count=N]\n\n"
 	       "Asks the process that was started with --control-path=PATH.\n"
 	       "  help    show the commands that it has\n"

@@ -85,6 +85,11 @@ struct device {
 	bool queue_threads;  /* queues share only read-only state: open() may set b->threads */
 	bool enable_on_kick; /* some front-ends of this device never send SET_VRING_ENABLE (crypto) */
 	bool in_order;	     /* gives buffers back in the order they came anyway: offer IN_ORDER */
+	/*
+	 * One process may have several backends, each with its socket, and state that begins as a copy of the same options: what
+	 * is between them is the device's. They are opened and closed one after the other, and share the control loop.
+	 */
+	bool several;
 
 	/* Writes the value of "features" (an array of strings) or nothing; judged on this host, without
 	 * open(). */
@@ -131,6 +136,7 @@ struct backend {
 	unsigned threads; /* queue threads; queue i runs in thread i % threads; 0: all in the control loop */
 	unsigned
 		thread_queues; /* so many queues in a row share a thread: (i / thread_queues) % threads; 0: 1 */
+	unsigned socket, num_sockets; /* which of the process's backends, of how many */
 };
 
 static inline bool backend_has(const struct backend *b, unsigned bit)
@@ -148,6 +154,8 @@ void backend_config_changed(struct backend *b);
  */
 bool backend_event_wanted(const struct backend *b);
 void backend_event(struct backend *b, const char *name, struct json *data);
+/* Another backend of this process; i < num_sockets. Control loop only. */
+struct backend *backend_of_socket(struct backend *b, unsigned i);
 /* The virtqueue with this index, or NULL when the front-end never set it up. Control loop or any queue's own.
  */
 struct virtqueue *backend_queue(struct backend *b, unsigned index);

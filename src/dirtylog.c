@@ -46,6 +46,11 @@ int dirtylog_new(struct dirtylog **out, int *fd, uint64_t size, uint64_t offset)
 	return 0;
 }
 
+bool dirtylog_is_lost(const struct dirtylog *log)
+{
+	return shmem_is_lost(log->shm);
+}
+
 struct dirtylog *dirtylog_ref(struct dirtylog *log)
 {
 	__atomic_fetch_add(&log->refs, 1, __ATOMIC_RELAXED);

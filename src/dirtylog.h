@@ -10,6 +10,7 @@
 #ifndef DIRTYLOG_H
 #define DIRTYLOG_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -19,6 +20,8 @@ struct dirtylog;
 int dirtylog_new(struct dirtylog **out, int *fd, uint64_t size, uint64_t offset);
 struct dirtylog *dirtylog_ref(struct dirtylog *log);
 void dirtylog_unref(struct dirtylog *log);
+/* See shmem_is_lost(). */
+bool dirtylog_is_lost(const struct dirtylog *log);
 /* Any thread. len 0 marks nothing. */
 void dirtylog_mark(struct dirtylog *log, uint64_t gpa, uint64_t len);
 

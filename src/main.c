@@ -9,6 +9,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <grp.h>
+#include <limits.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -28,11 +29,79 @@ enum { STATUS_OK, STATUS_FAILURE, STATUS_USAGE };
 
 /* The options that all types have. */
 struct common_options {
+	const struct device *dev;
 	struct backend_options backend;
 	enum log_level log_level;
 	bool syslog;
 	bool print_capabilities, help, version;
 };
+
+/* The next socket; NULL: there may be no more. */
+static struct backend_socket *add_socket(struct common_options *common)
+{
+	struct backend_options *opt = &common->backend;
+	struct backend_socket *s = &opt->sockets[opt->nsockets];
+
+	if (opt->nsockets == BACKEND_MAX_SOCKETS)
+		return NULL;
+	opt->nsockets++;
+	*s = (struct backend_socket){.fd = -1};
+	return s;
+}
+
+/* For most types one process is one device, and each of these options is given once. */
+static const char *store_path(struct common_options *common, size_t member, const char *value)
+{
+	const struct backend_options *opt = &common->backend;
+	struct backend_socket *s;
+
+	if (!*value)
+		return "is empty";
+	for (unsigned i = 0; i < opt->nsockets; i++) {
+		const char *given = *(const char *const *)((const char *)&opt->sockets[i] + member);
+
+		if (given && (!common->dev->several || strcmp(given, value) == 0))
+			return "this option was given before";
+	}
+	s = add_socket(common);
+	if (!s)
+		return "too many";
+	*(const char **)((char *)s + member) = value;
+	return NULL;
+}
+
+static const char *parse_socket_path(void *base, const char *value)
+{
+	return store_path(base, offsetof(struct backend_socket, path), value);
+}
+
+static const char *parse_connect(void *base, const char *value)
+{
+	return store_path(base, offsetof(struct backend_socket, connect), value);
+}
+
+static const char *parse_fd(void *base, const char *value)
+{
+	struct common_options *common = base;
+	struct backend_socket *s;
+	uint64_t fd;
+
+	if (!options_parse_u64(value, &fd))
+		return "not a file descriptor number";
+	if (fd > INT_MAX)
+		return "not in the range from 0 to 2147483647";
+	for (unsigned i = 0; i < common->backend.nsockets; i++) {
+		int given = common->backend.sockets[i].fd;
+
+		if (given == (int)fd || (given >= 0 && !common->dev->several))
+			return "this option was given before";
+	}
+	s = add_socket(common);
+	if (!s)
+		return "too many";
+	s->fd = (int)fd;
+	return NULL;
+}
 
 static const char *parse_mode(void *base, const char *value)
 {
@@ -70,11 +139,11 @@ static const char *parse_group(void *base, const char *value)
 }
 
 static const struct option_spec common_options[] = {
-	{"socket-path", OPTION_PATH, OPTION_FIELD(struct common_options, backend.socket_path),
+	{"socket-path", OPTION_CALLBACK, .parse = parse_socket_path, .arg = "PATH",
 		.help = "create this Unix socket, listen, accept again after a disconnect"},
-	{"fd", OPTION_FD, OPTION_FIELD(struct common_options, backend.fd),
+	{"fd", OPTION_CALLBACK, .parse = parse_fd, .arg = "N",
 		.help = "use this open socket, listening or connected"},
-	{"connect", OPTION_PATH, OPTION_FIELD(struct common_options, backend.connect_path),
+	{"connect", OPTION_CALLBACK, .parse = parse_connect, .arg = "PATH",
 		.help = "connect to this Unix socket, again and again after a disconnect"},
 	{"socket-mode", OPTION_CALLBACK, .parse = parse_mode, .arg = "MODE", .no_def = "as the umask says",
 		.help = "permissions of the socket that --socket-path creates, octal"},
@@ -190,6 +259,9 @@ static int print_type_help(const struct device *dev)
 
 	printf("Usage: %s%s [OPTION]...\n%s\n", PREFIX, dev->name, dev->summary);
 	options_help(sets, ARRAY_SIZE(sets), stdout);
+	if (dev->several)
+		printf("\n--socket-path, --fd or --connect may be given several times: the process is then the backend of\n"
+		       "several guests.\n");
 	return finish_stdout();
 }
 
@@ -207,25 +279,31 @@ static bool has_argument(int argc, char *const *argv, const char *text)
 static int check_common(const struct common_options *common)
 {
 	const struct backend_options *opt = &common->backend;
-	int ways = !!opt->socket_path + (opt->fd >= 0) + !!opt->connect_path;
+	unsigned paths = 0, fds = 0;
 
-	if (ways == 0) {
+	for (unsigned i = 0; i < opt->nsockets; i++) {
+		paths += !!opt->sockets[i].path;
+		fds += opt->sockets[i].fd >= 0;
+	}
+	if (!opt->nsockets) {
 		log_error("one of --socket-path, --fd and --connect is needed (see --help)");
 		return -EINVAL;
 	}
-	if (ways > 1) {
+	if ((paths && paths < opt->nsockets) || (fds && fds < opt->nsockets)) {
 		log_error("--socket-path, --fd and --connect exclude each other");
 		return -EINVAL;
 	}
-	if (opt->socket_mode && !opt->socket_path) {
+	if (opt->socket_mode && !paths) {
 		log_error("--socket-mode: only --socket-path creates a socket");
 		return -EINVAL;
 	}
-	if (opt->has_socket_group && !opt->socket_path) {
+	if (opt->has_socket_group && !paths) {
 		log_error("--socket-group: only --socket-path creates a socket");
 		return -EINVAL;
 	}
-	if (opt->control_path && opt->socket_path && strcmp(opt->control_path, opt->socket_path) == 0) {
+	for (unsigned i = 0; i < paths && opt->control_path; i++) {
+		if (strcmp(opt->control_path, opt->sockets[i].path) != 0)
+			continue;
 		log_error("--control-path=%s: is the same as --socket-path", opt->control_path);
 		return -EINVAL;
 	}
@@ -235,7 +313,7 @@ static int check_common(const struct common_options *common)
 static int run_device(const struct device *dev, int argc, char *const *argv)
 {
 	CLEANUP_FREE void *state = calloc(1, MAX(dev->state_size, 1u));
-	struct common_options common = {0};
+	struct common_options common = {.dev = dev};
 	const struct option_set sets[] = {
 		{.specs = dev->options, .base = state},
 		{.specs = common_options, .base = &common},

@@ -300,3 +300,13 @@ void session_memory_free(struct session *s)
 	dirtylog_unref(s->log);
 	inflight_unmap(&s->inflight);
 }
+
+bool session_memory_lost(const struct session *s)
+{
+	unsigned i;
+
+	for (i = 0; i < s->mem->n; i++)
+		if (shmem_is_lost(s->mem->region[i].shm))
+			return true;
+	return (s->log && dirtylog_is_lost(s->log)) || (s->inflight.shm && shmem_is_lost(s->inflight.shm));
+}

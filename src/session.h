@@ -124,6 +124,8 @@ int session_postcopy_advise(struct session *s, struct message *m);
 int session_postcopy_listen(struct session *s, struct message *m);
 int session_postcopy_end(struct session *s, struct message *m);
 void session_memory_free(struct session *s);
+/* Some file of it was truncated, and we noticed. */
+bool session_memory_lost(const struct session *s);
 /* Gives log and LOG_ALL to the queues. */
 void session_update_log(struct session *s);
 

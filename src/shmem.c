@@ -32,6 +32,7 @@ enum { SHMEM_SLOTS = 2048 };
 struct shmem_slot {
 	unsigned seq; /* odd: being changed */
 	bool used;    /* claimed, by compare-and-swap */
+	bool lost;    /* some of the mapping is zero memory now */
 	uintptr_t start, end, page;
 };
 
@@ -83,6 +84,7 @@ static int slot_claim(void)
 
 static void slot_release(int i)
 {
+	__atomic_store_n(&guard.slot[i].lost, false, __ATOMIC_RELEASE);
 	slot_write(&guard.slot[i], 0, 0, 0);
 	__atomic_store_n(&guard.slot[i].used, false, __ATOMIC_RELEASE);
 }
@@ -99,6 +101,7 @@ static bool guard_cover(uintptr_t addr)
 		if (!slot_read(&guard.slot[i], &start, &end, &page) || addr < start || addr >= end)
 			continue;
 		from = start + ALIGN_DOWN(addr - start, page);
+		__atomic_store_n(&guard.slot[i].lost, true, __ATOMIC_RELEASE);
 		/* NOLINTNEXTLINE(performance-no-int-to-ptr) */
 		return mmap((void *)from, end - from, PROT_READ | PROT_WRITE,
 			       MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED | MAP_NORESERVE, -1, 0) != MAP_FAILED;
@@ -156,6 +159,11 @@ bool shmem_lost(void)
 		/* nothing was lost, or the loop has read it */
 	}
 	return __atomic_exchange_n(&guard.lost, false, __ATOMIC_ACQ_REL);
+}
+
+bool shmem_is_lost(const struct shmem *s)
+{
+	return __atomic_load_n(&guard.slot[s->slot].lost, __ATOMIC_ACQUIRE);
 }
 
 /* The page size that mappings of fd must be aligned to. */

@@ -35,6 +35,8 @@ struct shmem {
 int shmem_guard(void);
 /* True when a mapping was lost since the last call. */
 bool shmem_lost(void);
+/* True when this one was. */
+bool shmem_is_lost(const struct shmem *s);
 
 /*
  * Maps len bytes at offset of fd, shared, prot as in mmap(2). offset need not be page aligned. Takes fd over

@@ -145,7 +145,8 @@ void host_start(struct host *h, const struct fe_mode *m, int sndbuf)
 	if (sndbuf)
 		CHECK_SYS(setsockopt(s[1], SOL_SOCKET, SO_SNDBUF, &sndbuf, sizeof(sndbuf)));
 	h->fe.sock = s[0];
-	h->opt = (struct backend_options){.fd = s[1], .packed = true, .poll_us = dev.poll_us};
+	h->opt = (struct backend_options){
+		.sockets = {{.fd = s[1]}}, .nsockets = 1, .packed = true, .poll_us = dev.poll_us};
 	CHECK_EQ(pthread_create(&h->thread, NULL, host_main, h), 0);
 }
 

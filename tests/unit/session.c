@@ -209,7 +209,8 @@ static void terminated(const struct fe_mode *m, bool held)
 	pid = fork();
 	CHECK_SYS(pid);
 	if (pid == 0) {
-		struct backend_options opt = {.socket_path = path, .fd = -1, .packed = true};
+		struct backend_options opt = {
+			.sockets = {{.path = path, .fd = -1}}, .nsockets = 1, .packed = true};
 
 		prctl(PR_SET_PDEATHSIG, SIGKILL);
 		dev.hold = held;
