@@ -1,8 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * 9p against QEMU's own, which no vhost-user front-end can reach: so the same driver in user space drives both, ours by
- * vhost-user, QEMU's by virtio-mmio of a machine that never runs (-S, and its qtest socket), with the ring and the data in
- * memory that is shared. The driver looks at the used ring and asks for no interrupts.
+ * vhost-user, QEMU's by virtio-mmio and without a guest (qtest.h), with the ring and the data in memory that is shared. The driver looks at the used ring and asks for no interrupts.
  *
  * What differs is the notification: ours is an eventfd, QEMU's a line of text on its qtest socket, which takes longer. So
  * requests are given in batches, and a notification is for a whole batch; what it costs is printed (microseconds of wall
@@ -23,7 +22,11 @@
 #include <sys/un.h>
 #include <time.h>
 
+#include <linux/virtio_config.h>
+#include <linux/virtio_ids.h>
+
 #include "frontend.h"
+#include "qtest.h"
 
 enum {
 	RING = 128,
@@ -35,7 +38,6 @@ enum {
 	FILE_SIZE = 64 << 20
 };
 enum { MEMORY = 64 << 20, CHAINS = 32 };
-enum { MMIO = 0xfeb00000u, MMIO_SIZE = 512, MMIO_COUNT = 24 };
 
 struct message {
 	uint8_t *tx, *rx;
@@ -50,7 +52,7 @@ struct target {
 	struct fe fe;
 	struct fe_queue *q;
 	pid_t pid;
-	int qtest;
+	struct qtest qtest;
 	uint64_t mmio;
 	struct message m[DEPTH];
 	double wall, cpu; /* of the slice */
@@ -94,48 +96,6 @@ static double cpu_of(pid_t pid)
 	return sum;
 }
 
-/* QEMU by its qtest socket */
-
-static uint64_t qtest(const char *fmt, ...)
-{
-	char line[128], answer[128];
-	unsigned long long v = 0;
-	size_t at = 0;
-	va_list ap;
-	int n;
-
-	va_start(ap, fmt);
-	n = vsnprintf(line, sizeof(line), fmt, ap);
-	va_end(ap);
-	CHECK_EQ(write(qemu.qtest, line, (size_t)n), n);
-	do {
-		ssize_t got = read(qemu.qtest, answer + at, sizeof(answer) - 1 - at);
-
-		CHECK(got > 0);
-		at += (size_t)got;
-	} while (answer[at - 1] != '\n');
-	answer[at] = '\0';
-	CHECK(strncmp(answer, "OK", 2) == 0);
-	sscanf(answer, "OK %llx", &v);
-	return v;
-}
-
-static uint32_t reg_get(unsigned reg)
-{
-	return (uint32_t)qtest("readl 0x%llx\n", (unsigned long long)(qemu.mmio + reg));
-}
-
-static void reg_set(unsigned reg, uint32_t v)
-{
-	qtest("writel 0x%llx 0x%x\n", (unsigned long long)(qemu.mmio + reg), v);
-}
-
-static void reg_set64(unsigned reg, uint64_t v)
-{
-	reg_set(reg, (uint32_t)v);
-	reg_set(reg + 4, (uint32_t)(v >> 32));
-}
-
 static void pin(pid_t pid, int cpu)
 {
 	cpu_set_t set;
@@ -145,99 +105,30 @@ static void pin(pid_t pid, int cpu)
 	sched_setaffinity(pid, sizeof(set), &set);
 }
 
-static void qemu_spawn(const char *memory, const char *socket)
-{
-	char object[256], test[400], fsdev[400];
-
-	snprintf(object, sizeof(object), "memory-backend-file,id=mem,size=%d,mem-path=%s,share=on", MEMORY,
-		memory);
-	snprintf(test, sizeof(test), "unix:%s,server=on,wait=off", socket);
-	snprintf(fsdev, sizeof(fsdev), "local,id=f,path=%s,security_model=none", dir);
-	qemu.pid = fork();
-	if (qemu.pid == 0) {
-		pin(0, 1);
-		execlp("qemu-system-x86_64", "qemu-system-x86_64", "-object", object, "-machine",
-			"microvm,memory-backend=mem", "-accel", "tcg", "-S", "-qtest", test, "-qtest-log",
-			"/dev/null", "-global", "virtio-mmio.force-legacy=false", "-fsdev", fsdev, "-device",
-			"virtio-9p-device,fsdev=f,mount_tag=t", "-nodefaults", "-display", "none", "-m",
-			"64M", NULL);
-		_exit(127);
-	}
-	CHECK(qemu.pid > 0);
-}
-
-static void qemu_connect(const char *socket_path)
-{
-	struct sockaddr_un a = {.sun_family = AF_UNIX};
-	double end = now() + 20;
-
-	CHECK(strlen(socket_path) < sizeof(a.sun_path));
-	memcpy(a.sun_path, socket_path, strlen(socket_path) + 1);
-	qemu.qtest = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
-	while (connect(qemu.qtest, (struct sockaddr *)&a, sizeof(a)) < 0) {
-		CHECK(now() < end);
-		usleep(20000);
-	}
-}
-
-static void qemu_device(uint8_t *mem)
+static void qemu_start(void)
 {
 	static struct vring_driver ring;
 	const struct vring_driver_mode mode = {0};
-	const uint64_t desc = 0x10000, avail = 0x20000, used = 0x30000;
-	unsigned i;
+	char fsdev[400];
 
-	for (i = 0; i < MMIO_COUNT; i++) {
-		qemu.mmio = MMIO + i * MMIO_SIZE;
-		if (reg_get(8) == 9)
-			break;
-	}
-	CHECK(i < MMIO_COUNT);
-	reg_set(0x70, 0);
-	reg_set(0x70, 3);
-	reg_set(0x24, 0);
-	reg_set(0x20, 0);
-	reg_set(0x24, 1);
-	reg_set(0x20, 1); /* VERSION_1 */
-	reg_set(0x70, 11);
-	reg_set(0x30, 0);
-	reg_set(0x38, RING);
-	CHECK_EQ(vring_driver_init(&ring, &mode, RING, 0, mem + desc, mem + avail, mem + used), 0);
-	reg_set64(0x80, desc);
-	reg_set64(0x90, avail);
-	reg_set64(0xa0, used);
-	reg_set(0x44, 1);
-	reg_set(0x70, 15);
+	snprintf(fsdev, sizeof(fsdev), "local,id=f,path=%s,security_model=none", dir);
+	qtest_start(&qemu.qtest, MEMORY, 1,
+		(const char *const[]){
+			"-fsdev", fsdev, "-device", "virtio-9p-device,fsdev=f,mount_tag=t", NULL});
+	qemu.pid = qemu.qtest.pid;
+	qemu.mmio = qtest_device(&qemu.qtest, VIRTIO_ID_9P, 0);
+	qtest_features(&qemu.qtest, qemu.mmio, BIT(VIRTIO_F_VERSION_1));
+	qtest_queue(&qemu.qtest, qemu.mmio, 0, RING, &mode, &ring);
+	qtest_go(&qemu.qtest, qemu.mmio);
 	qemu.ring = &ring;
-}
-
-static void qemu_start(void)
-{
-	char memory[128], socket[300];
-	uint64_t at = 1 << 20;
-	uint8_t *mem;
-	int fd;
-
-	snprintf(memory, sizeof(memory), "/dev/shm/9pbench.%d", getpid());
-	snprintf(socket, sizeof(socket), "%s/qtest", fe_tmpdir());
-	fd = open(memory, O_CREAT | O_RDWR | O_CLOEXEC, 0600);
-	CHECK(fd >= 0 && ftruncate(fd, MEMORY) == 0);
-	mem = mmap(NULL, MEMORY, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
-	CHECK(mem != MAP_FAILED);
-	close(fd);
-	qemu_spawn(memory, socket);
-	qemu_connect(socket);
-	qemu_device(mem);
-	unlink(memory); /* not before it answered: it listens before it has the memory */
 	for (unsigned i = 0; i < DEPTH; i++) {
 		struct message *m = &qemu.m[i];
 
 		m->room = i < BIG_DEPTH ? MSIZE : SLOT;
-		m->tx_gpa = at;
-		m->rx_gpa = at + m->room;
-		m->tx = mem + m->tx_gpa;
-		m->rx = mem + m->rx_gpa;
-		at += 2 * m->room;
+		m->tx = qtest_alloc(&qemu.qtest, m->room, 4096);
+		m->rx = qtest_alloc(&qemu.qtest, m->room, 4096);
+		m->tx_gpa = (uint64_t)(m->tx - qemu.qtest.mem);
+		m->rx_gpa = (uint64_t)(m->rx - qemu.qtest.mem);
 	}
 }
 
@@ -293,7 +184,7 @@ static void notify(struct target *t)
 	if (!vring_driver_publish(t->ring))
 		return;
 	if (t == &qemu)
-		reg_set(0x50, 0);
+		qtest_notify(&qemu.qtest, qemu.mmio, 0);
 	else
 		fe_kick(t->q);
 }
@@ -489,7 +380,7 @@ static void kick_cost(double *wall, double *cpu_time)
 	double start = now(), cpu = cpu_of(qemu.pid);
 
 	for (unsigned i = 0; i < N; i++)
-		reg_set(0x50, 0);
+		qtest_notify(&qemu.qtest, qemu.mmio, 0);
 	*wall = (now() - start) / N;
 	*cpu_time = (cpu_of(qemu.pid) - cpu) / N;
 }
@@ -593,8 +484,7 @@ int main(int argc, char **argv)
 	for (unsigned i = 0; i < ARRAY_SIZE(figures); i++)
 		measure(&figures[i], atof(argv[2]), (unsigned)MIN(atoi(argv[3]), 32));
 	printf("qemu-notification\t%.1f\t%.1f\n", wall * 1e6, cpu * 1e6);
-	kill(qemu.pid, SIGKILL);
-	waitpid(qemu.pid, NULL, 0);
+	qtest_end(&qemu.qtest);
 	fe_end(&ours.fe);
 	return 0;
 }
