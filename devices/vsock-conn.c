@@ -17,12 +17,14 @@
 #include <errno.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/ioctl.h>
 #include <sys/socket.h>
 
 #include "vsock.h"
 
 /* Of connect(), in one sweep: a guest may ask thousands of times for what nobody accepts. */
 enum { RETRIES = 64 };
+enum { CREDIT_LITTLE = 4096 };
 
 static const char *const state_names[] = {
 	[VSOCK_CONNECTING] = "connecting",
@@ -96,7 +98,6 @@ static void turn_remove(struct vsock_conn *c)
 	if (!c->queued)
 		return;
 	TAILQ_REMOVE(&c->v->turns, c, turn);
-	c->v->nturns--;
 	c->queued = false;
 }
 
@@ -143,6 +144,22 @@ void vsock_conn_reset(struct vsock_conn *c)
 
 /* ---- turns ---- */
 
+/*
+ * Many small packets cost the guest more memory than they grant: what does not fit into a little credit waits for more. The guest, when it
+ * has read what it got, will have to tell us of it.
+ */
+static bool credit_enough(const struct vsock_conn *c)
+{
+	size_t credit = vsock_credit(c);
+	int waits = 0;
+
+	if (!credit || credit >= MIN(c->peer_alloc / 4, (uint32_t)CREDIT_LITTLE))
+		return credit;
+	if (c->message)
+		return c->message_len <= credit;
+	return ioctl(c->fd, FIONREAD, &waits) < 0 || (size_t)waits <= credit;
+}
+
 /* Data may be read for the guest, if there is some. */
 static bool may_read(struct vsock_conn *c)
 {
@@ -150,7 +167,7 @@ static bool may_read(struct vsock_conn *c)
 		return false;
 	if (!c->readable && !c->message)
 		return false;
-	if (vsock_credit(c))
+	if (credit_enough(c))
 		return true;
 	if (!c->asked) {
 		c->asked = true;
@@ -166,9 +183,8 @@ void vsock_conn_queue(struct vsock_conn *c)
 	if (c->queued || c->state == VSOCK_DRAINING || (!may_read(c) && !c->send))
 		return;
 	TAILQ_INSERT_TAIL(&v->turns, c, turn);
-	v->nturns++;
 	c->queued = true;
-	if (v->rx)
+	if (v->rx && !v->serving)
 		virtqueue_wake(v->rx);
 }
 
@@ -176,7 +192,7 @@ void vsock_conn_credit(struct vsock_conn *c, const struct virtio_vsock_hdr *h)
 {
 	c->peer_alloc = le32toh(h->buf_alloc);
 	c->peer_fwd = le32toh(h->fwd_cnt);
-	if (vsock_credit(c)) {
+	if (credit_enough(c)) {
 		c->asked = false;
 		vsock_conn_queue(c);
 	}

@@ -3,7 +3,8 @@
  * Payload of the socket device's connections (virtio 1.3, 5.10.6.3 and 5.10.6.4), without a copy where that is possible.
  *
  * From the guest: what the socket takes goes right there; the rest waits in the backlog. A message of a seqpacket connection is
- * collected until its end has come, and then goes to the socket as one; in the backlog its length stands before it.
+ * collected until its end has come, and then goes to the socket as one; in the backlog its length stands before it. Between guests a
+ * byte with its flags stands behind it.
  *
  * To the guest: several receive buffers are filled by one system call, their headers are written after it. Of a message the
  * rest that found no buffers or no credit is kept.
@@ -17,6 +18,7 @@
 #define RECORD_EOR (1U << 31) /* in the length before a message of the backlog */
 
 enum { BURST = 16 }; /* receive buffers in one system call */
+
 /* ---- the bytes that wait for a socket ---- */
 
 static bool fifo_append(struct vsock_fifo *f, const void *data, size_t len, size_t max)
@@ -148,8 +150,16 @@ void vsock_data_shut(struct vsock_conn *c)
 static ssize_t send_bytes(struct vsock_conn *c, const struct iovec *v, unsigned n, bool eor)
 {
 	struct msghdr m = {.msg_iov = (struct iovec *)(uintptr_t)v, .msg_iovlen = n};
+	uint8_t flags = eor ? VIRTIO_VSOCK_SEQ_EOR : 0;
+	struct iovec behind[VSOCK_PIECES + 1];
 	ssize_t r;
 
+	if (vsock_key_flags_byte(&c->key)) {
+		memcpy(behind, v, n * sizeof(*v));
+		behind[n] = (struct iovec){&flags, sizeof(flags)};
+		m.msg_iov = behind;
+		m.msg_iovlen++;
+	}
 	do
 		r = sendmsg(c->fd, &m, MSG_NOSIGNAL | MSG_DONTWAIT | (eor ? MSG_EOR : 0));
 	while (r < 0 && errno == EINTR);
@@ -428,7 +438,8 @@ static bool send_stream(struct vsock_conn *c, struct virtqueue *rx)
 static bool message_read(struct vsock_conn *c, size_t *len, uint32_t *flags)
 {
 	_Alignas(struct cmsghdr) uint8_t control[CMSG_LEN(sizeof(struct ucred))];
-	struct iovec v = {.iov_base = c->v->scratch, .iov_len = c->v->buffer};
+	bool behind = vsock_key_flags_byte(&c->key);
+	struct iovec v = {.iov_base = c->v->scratch, .iov_len = c->v->buffer + behind};
 	struct msghdr m = {
 		.msg_iov = &v, .msg_iovlen = 1, .msg_control = control, .msg_controllen = sizeof(control)};
 	ssize_t r;
@@ -440,6 +451,13 @@ static bool message_read(struct vsock_conn *c, size_t *len, uint32_t *flags)
 		read_ended(c, r < 0 ? -errno : 0);
 		return false;
 	}
+	r -= behind;
+	if (r < 0) {
+		log_guest_warn("port %u: a message of another guest without its flags: connection reset",
+			c->key.guest_port);
+		vsock_conn_reset(c);
+		return false;
+	}
 	if ((m.msg_flags & MSG_TRUNC) || (size_t)r > c->peer_alloc) {
 		log_guest_warn("port %u: a message of the host is longer than the buffers: connection reset",
 			c->key.guest_port);
@@ -447,7 +465,9 @@ static bool message_read(struct vsock_conn *c, size_t *len, uint32_t *flags)
 		return false;
 	}
 	*len = (size_t)r;
-	*flags = VIRTIO_VSOCK_SEQ_EOM | (m.msg_flags & MSG_EOR ? VIRTIO_VSOCK_SEQ_EOR : 0);
+	*flags = VIRTIO_VSOCK_SEQ_EOM;
+	if (behind ? c->v->scratch[r] & VIRTIO_VSOCK_SEQ_EOR : m.msg_flags & MSG_EOR)
+		*flags |= VIRTIO_VSOCK_SEQ_EOR;
 	return true;
 }
 

@@ -76,7 +76,7 @@ static bool batch_add(struct vsock *v, struct vsock_conn *c, struct element *e, 
 /* A payload in more pieces than a batch has room for: piece by piece. */
 static void payload_pieces(struct vsock_conn *c, struct element *e, size_t len, uint32_t flags)
 {
-	struct iovec iov[16];
+	struct iovec iov[VSOCK_PIECES];
 
 	do {
 		unsigned n = cursor_iovec(&e->rd, len, iov, ARRAY_SIZE(iov));
@@ -133,7 +133,8 @@ static bool plausible(struct vsock *v, struct virtqueue *q, const struct virtio_
 		virtqueue_count_error(q);
 		return false;
 	}
-	if (type == VIRTIO_VSOCK_TYPE_STREAM)
+	if (type == VIRTIO_VSOCK_TYPE_STREAM &&
+		(backend_has(v->b, VSOCK_F_STREAM) || !backend_has(v->b, VSOCK_F_NO_IMPLIED_STREAM)))
 		return true;
 	if (type == VIRTIO_VSOCK_TYPE_SEQPACKET && backend_has(v->b, VIRTIO_VSOCK_F_SEQPACKET))
 		return true;
@@ -216,12 +217,14 @@ static void rx_ready(struct backend *b, struct virtqueue *q)
 	}
 	if (full && v->nreplies < VSOCK_REPLIES && v->tx)
 		virtqueue_wake(v->tx);
-	/* Who sends and has more goes to the end: everybody gets a turn before somebody gets a second one. */
-	for (unsigned n = v->nturns; n && (c = TAILQ_FIRST(&v->turns)); n--)
-		if (!vsock_conn_send(c, q))
-			return;
-	if (v->nturns)
-		virtqueue_wake(q);
+	/*
+	 * Who sends and has more goes to the end: everybody gets a turn before somebody gets a second one. The queue's budget ends it, so
+	 * that sockets that became ready, and the guest's packets, are looked at between.
+	 */
+	v->serving = true;
+	while ((c = TAILQ_FIRST(&v->turns)) && vsock_conn_send(c, q))
+		;
+	v->serving = false;
 }
 
 /* After a reset of the transport the guest reads its CID again and ends its connections. */
@@ -311,7 +314,7 @@ static int vsock_open(struct backend *b)
 		LIST_INIT(&v->buckets[i]);
 	v->sweep.expired = sweep;
 	v->next_port = 1U << 30;
-	v->scratch = malloc(v->buffer);
+	v->scratch = malloc(v->buffer + 1);
 	if (!v->scratch)
 		return log_errno(ENOMEM, "--buffer");
 	err = vsock_host_open(v);
@@ -377,7 +380,9 @@ static const struct queue_spec vsock_queues[] = {
 };
 
 static const struct feature_name vsock_features[] = {
+	{VSOCK_F_STREAM, "stream"},
 	{VIRTIO_VSOCK_F_SEQPACKET, "seqpacket"},
+	{VSOCK_F_NO_IMPLIED_STREAM, "no-implied-stream"},
 	{0, NULL},
 };
 
@@ -385,7 +390,7 @@ const struct device device_vsock = {
 	.name = "vsock",
 	.summary = "sockets between the guest and programs of the host, or other guests",
 	.virtio_id = VIRTIO_ID_VSOCK,
-	.features = BIT(VIRTIO_VSOCK_F_SEQPACKET),
+	.features = BIT(VSOCK_F_STREAM) | BIT(VIRTIO_VSOCK_F_SEQPACKET) | BIT(VSOCK_F_NO_IMPLIED_STREAM),
 	.state_size = sizeof(struct vsock),
 	.config_size = sizeof(struct virtio_vsock_config),
 	.options = vsock_options,

@@ -20,10 +20,14 @@ enum {
 	VSOCK_HDR = 44, /* bytes of struct virtio_vsock_hdr */
 	VSOCK_ROUTES = 64,
 	VSOCK_BUCKETS = 1024,
-	VSOCK_REPLIES = 256,	/* resets for what belongs to no connection */
-	VSOCK_GREETINGS = 128,	/* host connections that have not said yet what they want */
-	VSOCK_GREETING_LEN = 96 /* bytes of what they say, at most */
+	VSOCK_REPLIES = 256,	 /* resets for what belongs to no connection */
+	VSOCK_GREETINGS = 128,	 /* host connections that have not said yet what they want */
+	VSOCK_GREETING_LEN = 96, /* bytes of what they say, at most */
+	VSOCK_PIECES = 16	 /* of a payload in one system call, at most, where it is no batch */
 };
+/* Feature bits newer than some headers (virtio 1.3, 5.10.3) */
+enum { VSOCK_F_STREAM = 0, VSOCK_F_NO_IMPLIED_STREAM = 2 };
+
 #define VSOCK_HOST	 UINT64_C(2)
 #define VSOCK_SHUT_BOTH	 (VIRTIO_VSOCK_SHUTDOWN_RCV | VIRTIO_VSOCK_SHUTDOWN_SEND)
 #define VSOCK_TIMEOUT_NS (UINT64_C(10) * 1000 * 1000 * 1000) /* for whatever the other side has to answer */
@@ -60,6 +64,12 @@ enum vsock_greet {
 	VSOCK_GREET_ANSWER,  /* it said CONNECT: we say OK when the guest accepts */
 	VSOCK_GREET_AWAIT,   /* a sibling: we said CONNECT and wait for its OK */
 };
+
+/* Of messages between guests the last byte is not payload, but has VIRTIO_VSOCK_SEQ_EOR: Unix sockets lose that flag. */
+static inline bool vsock_key_flags_byte(const struct vsock_key *key)
+{
+	return key->type == VIRTIO_VSOCK_TYPE_SEQPACKET && key->peer_cid != VSOCK_HOST;
+}
 
 static inline bool vsock_key_equal(const struct vsock_key *a, const struct vsock_key *b)
 {
@@ -172,14 +182,15 @@ struct vsock {
 	bool reset_event;		   /* the guest has to be told that connections are gone */
 	struct vsock_bucket buckets[VSOCK_BUCKETS];
 	struct vsock_conns conns, turns; /* all of them; those that have something to send */
-	unsigned nconns, nturns;
+	unsigned nconns;
+	bool serving; /* the turns: no need to wake the receive queue */
 	struct virtio_vsock_hdr replies[VSOCK_REPLIES];
 	unsigned reply_head, nreplies;
 	uint32_t next_port;
 	struct timer sweep;
 	unsigned nwaiting; /* connections with a deadline */
 	unsigned nretries; /* connections whose connect() has to be tried again */
-	uint8_t *scratch;  /* v->buffer bytes: a message on its way to the guest */
+	uint8_t *scratch;  /* v->buffer + 1 bytes: a message on its way to the guest */
 
 	/* payloads of one connection on their way to one system call */
 	struct vsock_conn *batch;

@@ -281,7 +281,7 @@ static void step_packet(void)
 		.buf_alloc = htole32(f.alloc),
 		.fwd_cnt = htole32(f.fwd),
 	};
-	bool bare = !f.v.nconns && !f.v.nreplies && !f.v.nturns;
+	bool bare = !f.v.nconns && !f.v.nreplies && TAILQ_EMPTY(&f.v.turns);
 
 	if (how == 253)
 		h.dst_port = htole32((1U << 30) + f.next % 4);
@@ -403,7 +403,7 @@ static void step(void)
 	case OP_RESET:
 		driver_stop();
 		vsock_reset(&f.b);
-		require(!f.v.nconns && !f.v.nturns && !f.v.nwaiting && !f.v.nretries,
+		require(!f.v.nconns && TAILQ_EMPTY(&f.v.turns) && !f.v.nwaiting && !f.v.nretries,
 			"a reset leaves nothing");
 		break;
 	}
