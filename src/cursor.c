@@ -58,7 +58,7 @@ static bool cursor_has(struct cursor *c, size_t n)
 	return false;
 }
 
-bool cursor_get(struct cursor *c, void *dst, size_t n)
+bool cursor_get_pieces(struct cursor *c, void *dst, size_t n)
 {
 	uint8_t *to = dst;
 
@@ -78,7 +78,7 @@ bool cursor_get(struct cursor *c, void *dst, size_t n)
 	return true;
 }
 
-bool cursor_put(struct cursor *c, const void *src, size_t n)
+bool cursor_put_pieces(struct cursor *c, const void *src, size_t n)
 {
 	const uint8_t *from = src;
 

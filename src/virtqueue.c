@@ -13,7 +13,7 @@
 
 /* What a device calls */
 
-static void cursor_begin(struct cursor *c, const struct iovec *iov, unsigned n, size_t len)
+static inline void cursor_begin(struct cursor *c, const struct iovec *iov, unsigned n, size_t len)
 {
 	c->iov = iov;
 	c->n = n;
@@ -33,54 +33,81 @@ static inline void kicks_off(struct virtqueue *q)
 	q->ops->disarm(q);
 }
 
-struct element *virtqueue_pop(struct virtqueue *q)
+/* How many of max may be taken now. */
+static inline unsigned pop_room(struct virtqueue *q, unsigned max)
 {
-	struct vring_slot *s = NULL;
-
 	if (unlikely(q->phase != VRING_RUNNING || q->broken))
-		return NULL;
+		return 0;
 	if (unlikely(!q->budget)) {
 		loop_again(q->loop, &q->run);
-		return NULL;
+		return 0;
 	}
 	if (unlikely(q->nlong >= VRING_MAX_LONG)) {
 		q->starved = true;
-		return NULL;
+		return 0;
 	}
-	kicks_off(q);
-	if (q->nstaged >= VRING_BATCH || q->staged_bytes >= VRING_BATCH_BYTES)
-		vring_publish(q);
-	if (unlikely(q->resubmit_next < q->nresubmit))
-		s = q->ops->resubmit(q);
-	if (likely(!s && !q->broken))
-		s = q->ops->pop(q);
-	if (!s || unlikely(q->broken)) {
-		if (s)
-			vring_segs_put(q, s);
-		q->saw_empty = true;
-		return NULL;
-	}
-	if (unlikely(s->tail_lost)) {
-		vring_segs_put(q, s);
-		virtqueue_break(q, "buffer %u ends outside guest memory", s->id);
-		return NULL;
-	}
+	max = MIN(max, q->budget);
+	return MIN(max, VRING_MAX_LONG - q->nlong);
+}
+
+static unsigned slots_take(struct virtqueue *q, struct element **e, unsigned max)
+{
+	struct vring_slot *s;
+
+	if (likely(q->resubmit_next == q->nresubmit))
+		return q->ops->pop(q, e, max);
+	s = q->ops->resubmit(q);
+	if (!s)
+		return 0;
+	e[0] = &s->e;
+	return 1;
+}
+
+static inline void slot_hand_out(struct virtqueue *q, struct vring_slot *s)
+{
 	cursor_begin(&s->e.rd, s->iov, s->nrd, s->rd_len);
 	cursor_begin(&s->e.wr, s->iov + s->nrd, s->nwr, s->wr_len);
 	if (s->e.req)
 		memset(s->e.req, 0, q->spec->req_zero ? q->spec->req_zero : q->spec->req_size);
-	s->busy = true;
 	s->view->out++;
 	s->seq = q->seq++;
 	q->order[s->seq & q->order_mask] = s;
-	q->out++;
-	q->budget--;
-	q->stats.popped++;
 	if (unlikely(s->e.fault))
 		q->stats.faults++;
 	if (q->latency)
 		s->since = loop_now(q->loop);
-	return &s->e;
+}
+
+static inline unsigned take(struct virtqueue *q, struct element **e, unsigned max)
+{
+	unsigned i, n;
+
+	max = pop_room(q, max);
+	if (unlikely(!max))
+		return 0;
+	kicks_off(q);
+	if (q->nstaged >= VRING_BATCH || q->staged_bytes >= VRING_BATCH_BYTES)
+		vring_publish(q);
+	n = slots_take(q, e, max);
+	q->saw_empty |= !n;
+	for (i = 0; i < n; i++)
+		slot_hand_out(q, container_of(e[i], struct vring_slot, e));
+	q->out += n;
+	q->budget -= n;
+	q->stats.popped += n;
+	return n;
+}
+
+unsigned virtqueue_pop_many(struct virtqueue *q, struct element **e, unsigned max)
+{
+	return take(q, e, max);
+}
+
+struct element *virtqueue_pop(struct virtqueue *q)
+{
+	struct element *e;
+
+	return take(q, &e, 1) ? e : NULL;
 }
 
 /* Marks what the device wrote. A device that split the buffer may have left gaps: then all of it counts. */
@@ -97,7 +124,7 @@ static void log_written(struct virtqueue *q, const struct vring_slot *s)
 	}
 }
 
-static void slot_stage(struct virtqueue *q, struct vring_slot *s)
+static inline void slot_stage(struct virtqueue *q, struct vring_slot *s)
 {
 	q->staged[q->nstaged++] = s;
 	q->staged_bytes += s->rd_len + s->wr_len;
@@ -116,18 +143,13 @@ void vring_stage_in_order(struct virtqueue *q)
 	}
 }
 
-void virtqueue_push(struct element *e)
+static inline void slot_push(struct virtqueue *q, struct vring_slot *s)
 {
-	struct vring_slot *s = container_of(e, struct vring_slot, e);
-	struct virtqueue *q = e->queue;
-
-	s->used_len = (uint32_t)MIN(e->wr.done, (size_t)UINT32_MAX);
+	s->used_len = (uint32_t)MIN(s->e.wr.done, (size_t)UINT32_MAX);
 	if (unlikely(q->log_all && q->log))
 		log_written(q, s);
-	q->stats.pushed++;
 	q->stats.read += s->rd_len;
 	q->stats.written += s->used_len;
-	loop_defer(q->loop, &q->flush);
 	if (unlikely(q->discard)) {
 		vring_slot_release(q, s);
 		return;
@@ -139,6 +161,22 @@ void virtqueue_push(struct element *e)
 	} else {
 		slot_stage(q, s);
 	}
+}
+
+void virtqueue_push_many(struct element *const *e, unsigned n)
+{
+	struct virtqueue *q = e[0]->queue;
+	unsigned i;
+
+	loop_defer(q->loop, &q->flush);
+	q->stats.pushed += n;
+	for (i = 0; i < n; i++)
+		slot_push(q, container_of(e[i], struct vring_slot, e));
+}
+
+void virtqueue_push(struct element *e)
+{
+	virtqueue_push_many(&e, 1);
 }
 
 /* While the youngest is one that was given back, its pop is undone. */
@@ -172,7 +210,8 @@ void virtqueue_unpop(struct element *e)
 	s->unpopped = true;
 	q->nunpopped++;
 	if (q->phase == VRING_RUNNING) {
-		q->budget++; /* else a turn that was given back whole would come again at once */
+		if (q->budget < VRING_BUDGET)
+			q->budget++; /* else a turn that was given back whole would come again at once */
 		vring_rewind(q);
 	} else {
 		loop_defer(q->loop, &q->flush);

@@ -42,19 +42,22 @@ struct queue_spec {
 struct element {
 	struct cursor rd, wr;
 	struct virtqueue *queue;
-	void *req;  /* the device's, queue_spec.req_size bytes, 16-byte aligned */
-	bool fault; /* some of the buffer is not guest memory and was left out; the cursor concerned is `bad`
-		     */
+	void *req; /* the device's, queue_spec.req_size bytes, 16-byte aligned */
+	bool fault; /* some of the buffer is not guest memory and was left out; the cursor concerned is `bad` */
 };
 
 /* NULL: ring empty, queue stopped or broken, or the turn's budget is spent (then ready() comes again by
  * itself). */
 struct element *virtqueue_pop(struct virtqueue *q);
+/* As many pops, up to max, of which the last may be one that returned NULL: how many buffers there are in e[]. */
+unsigned virtqueue_pop_many(struct virtqueue *q, struct element **e, unsigned max);
 /*
  * Gives the buffer back to the driver, any order, also after the queue was stopped. Visible at the turn's end, or with a
  * later pop: buffers that the driver must find together are pushed without a pop in between.
  */
 void virtqueue_push(struct element *e);
+/* The same for n buffers of one queue. */
+void virtqueue_push_many(struct element *const *e, unsigned n);
 /*
  * Returns a buffer as if it had not been taken: in stop(), or right after its pop. What is given back must be
  * the youngest ones of the queue, in any order.

@@ -17,11 +17,11 @@ void vring_view_drop(struct memview *v)
 	free(v);
 }
 
-static void view_put(struct virtqueue *q, struct memview *v)
+void vring_view_idle(struct virtqueue *q, struct memview *v)
 {
 	struct memview **p;
 
-	if (--v->out || v == q->view)
+	if (v == q->view)
 		return;
 	for (p = &q->old_views; *p != v; p = &(*p)->next)
 		;
@@ -83,7 +83,7 @@ static bool slot_append(
 	return true;
 }
 
-bool vring_add(struct virtqueue *q, struct vring_slot *s, uint64_t addr, uint32_t len, bool writable)
+bool vring_add_pieces(struct virtqueue *q, struct vring_slot *s, uint64_t addr, uint32_t len, bool writable)
 {
 	writable = writable && !q->only_read;
 	if (unlikely(!writable && (s->nwr || s->tail_lost))) {
@@ -212,22 +212,9 @@ bool vring_add_indirect(struct virtqueue *q, struct vring_slot *s, uint64_t addr
 	return false;
 }
 
-bool vring_slot_begin(struct virtqueue *q, struct vring_slot *s, uint16_t id)
+void vring_tail_lost(struct virtqueue *q, const struct vring_slot *s)
 {
-	if (unlikely(s->busy)) {
-		virtqueue_break(q, "buffer %u is made available twice", id);
-		return false;
-	}
-	s->e.fault = s->e.rd.bad = s->e.wr.bad = false;
-	s->iov = s->inline_iov;
-	s->gpa = s->inline_gpa;
-	s->nrd = s->nwr = 0;
-	s->rd_len = s->wr_len = 0;
-	s->id = id;
-	s->ndesc = 1;
-	s->done = s->tracked = s->tail_lost = s->unpopped = s->resubmitted = false;
-	s->view = q->view;
-	return true;
+	virtqueue_break(q, "buffer %u ends outside guest memory", s->id);
 }
 
 void vring_segs_put(struct virtqueue *q, struct vring_slot *s)
@@ -237,19 +224,11 @@ void vring_segs_put(struct virtqueue *q, struct vring_slot *s)
 	s->segs->next = q->free_segs;
 	q->free_segs = s->segs;
 	s->segs = NULL;
+	s->iov = s->inline_iov;
+	s->gpa = s->inline_gpa;
 	q->nlong--;
 	if (unlikely(q->starved)) {
 		q->starved = false;
 		virtqueue_wake(q);
 	}
-}
-
-void vring_slot_release(struct virtqueue *q, struct vring_slot *s)
-{
-	vring_segs_put(q, s);
-	s->busy = false;
-	if (q->packed)
-		q->packed_.free_slots[q->packed_.nfree++] = s->index;
-	q->out--;
-	view_put(q, s->view);
 }

@@ -73,6 +73,8 @@ static int slots_alloc(struct virtqueue *q)
 		memset(s, 0, sizeof(*s));
 		s->e.queue = q;
 		s->index = (uint16_t)i;
+		s->iov = s->inline_iov;
+		s->gpa = s->inline_gpa;
 		s->e.req = q->spec->req_size ? (char *)s + head : NULL;
 	}
 	return 0;

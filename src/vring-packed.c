@@ -172,17 +172,17 @@ static bool packed_pending(struct virtqueue *q)
 	return desc_available(le16_load_acquire(d + 14), q->packed_.avail_wrap);
 }
 
-static void packed_add(struct virtqueue *q, struct vring_slot *s, const struct desc *d)
+static bool packed_add(struct virtqueue *q, struct vring_slot *s, const struct desc *d)
 {
-	if (!(d->flags & DESC_INDIRECT))
-		vring_add(q, s, d->addr, d->len, d->flags & DESC_WRITE);
-	else if (d->flags & DESC_NEXT)
-		virtqueue_break(q, "an indirect descriptor has a next one");
-	else
-		vring_add_indirect(q, s, d->addr, d->len, true);
+	if (likely(!(d->flags & DESC_INDIRECT)))
+		return vring_add(q, s, d->addr, d->len, d->flags & DESC_WRITE);
+	if (!(d->flags & DESC_NEXT))
+		return vring_add_indirect(q, s, d->addr, d->len, true);
+	virtqueue_break(q, "an indirect descriptor has a next one");
+	return false;
 }
 
-static struct vring_slot *slot_take(struct virtqueue *q)
+static struct vring_slot *free_slot(struct virtqueue *q)
 {
 	struct vring_slot *s;
 
@@ -196,30 +196,27 @@ static struct vring_slot *slot_take(struct virtqueue *q)
 	return s;
 }
 
-static struct vring_slot *packed_pop(struct virtqueue *q)
+static inline struct desc load_desc(const struct virtqueue *q, unsigned i)
 {
-	uint16_t pos = q->packed_.next_avail;
-	bool wrap = q->packed_.avail_wrap, tracked = q->inflight_num, first = true;
-	struct vring_slot *s;
+	const uint8_t *p = q->packed_.ring + 16 * (size_t)i;
+	uint64_t rest = le64_load(p + 8);
+
+	return (struct desc){.addr = le64_load(p),
+		.len = (uint32_t)rest,
+		.id = (uint16_t)(rest >> 32),
+		.flags = (uint16_t)(rest >> 48)};
+}
+
+/* The descriptors of a chain from *at on, which is moved behind it; false: the queue broke. */
+static bool packed_chain(struct virtqueue *q, struct vring_slot *s, struct place *at)
+{
+	bool tracked = q->inflight_num, first = true;
 	struct desc d;
 
-	if (!packed_pending(q))
-		return NULL;
-	s = slot_take(q);
-	if (!s)
-		return NULL;
-	s->pos = pos;
-	s->pos_wrap = wrap;
 	s->ndesc = 0;
 	s->entry = q->packed_.free_head;
 	do {
-		const uint8_t *p = q->packed_.ring + 16 * (size_t)pos;
-		uint64_t rest = le64_load(p + 8);
-
-		d.addr = le64_load(p);
-		d.len = (uint32_t)rest;
-		d.id = (uint16_t)(rest >> 32);
-		d.flags = (uint16_t)(rest >> 48);
+		d = load_desc(q, at->pos);
 		if (unlikely(++s->ndesc > q->num - q->packed_.outstanding)) {
 			virtqueue_break(q, "a chain is longer than the ring has room for");
 			goto broken;
@@ -229,18 +226,14 @@ static struct vring_slot *packed_pop(struct virtqueue *q)
 			goto broken;
 		}
 		first = false;
-		packed_add(q, s, &d);
-		if (unlikely(q->broken))
+		if (unlikely(!packed_add(q, s, &d)))
 			goto broken;
-		advance(q, &pos, &wrap, 1);
+		advance(q, &at->pos, &at->wrap, 1);
 	} while (d.flags & DESC_NEXT);
 	s->id = d.id;
 	s->tracked = tracked;
-	q->packed_.next_avail = pos;
-	q->packed_.avail_wrap = wrap;
-	q->packed_.outstanding += s->ndesc;
-	q->packed_.nfree--;
-	return s;
+	if (likely(vring_slot_take(q, s)))
+		return true;
 broken:
 	if (tracked && !first) { /* its entries are all at the old front of the free list */
 		q->packed_.free_head = s->entry;
@@ -249,13 +242,37 @@ broken:
 		le16_store((uint8_t *)q->inflight + AREA_FREE, s->entry);
 		__atomic_store_n(entry(q, s->entry) + ENTRY_INFLIGHT, 0, __ATOMIC_RELAXED);
 	}
-	return s;
+	vring_segs_put(q, s);
+	return false;
+}
+
+static unsigned packed_pop(struct virtqueue *q, struct element **e, unsigned max)
+{
+	unsigned i;
+
+	for (i = 0; i < max && packed_pending(q); i++) {
+		struct place at = {.pos = q->packed_.next_avail, .wrap = q->packed_.avail_wrap};
+		struct vring_slot *s = free_slot(q);
+
+		if (unlikely(!s))
+			break;
+		s->pos = at.pos;
+		s->pos_wrap = at.wrap;
+		if (unlikely(!packed_chain(q, s, &at)))
+			break;
+		q->packed_.next_avail = at.pos;
+		q->packed_.avail_wrap = at.wrap;
+		q->packed_.outstanding += s->ndesc;
+		q->packed_.nfree--;
+		e[i] = &s->e;
+	}
+	return i;
 }
 
 static struct vring_slot *packed_resubmit(struct virtqueue *q)
 {
 	unsigned head = q->resubmit[q->resubmit_next++], i = head, n;
-	struct vring_slot *s = slot_take(q);
+	struct vring_slot *s = free_slot(q);
 
 	if (!s)
 		return NULL;
@@ -270,14 +287,18 @@ static struct vring_slot *packed_resubmit(struct virtqueue *q)
 
 		s->id = d.id;
 		s->last_entry = (uint16_t)i;
-		packed_add(q, s, &d);
-		if (q->broken)
-			return s;
+		if (!packed_add(q, s, &d))
+			goto broken;
 		i = q->packed_.free_next[i];
 	}
+	if (!vring_slot_take(q, s))
+		goto broken;
 	s->tracked = s->resubmitted = true;
 	q->packed_.nfree--;
 	return s;
+broken:
+	vring_segs_put(q, s);
+	return NULL;
 }
 
 static void packed_rewind(struct virtqueue *q, const struct vring_slot *s)

@@ -109,7 +109,15 @@ static int reversed_begin(struct virtqueue *q)
 	return 0;
 }
 
-static struct vring_slot *reversed_pop(struct virtqueue *q)
+static unsigned reversed_pop(struct virtqueue *q, struct element **e, unsigned max)
+{
+	(void)q;
+	(void)e;
+	(void)max;
+	return 0;
+}
+
+static struct vring_slot *reversed_resubmit(struct virtqueue *q)
 {
 	(void)q;
 	return NULL;
@@ -166,7 +174,7 @@ const struct vring_ops vring_reversed_ops = {
 	.wants_call = reversed_wants_call,
 	.rewind = reversed_rewind,
 	.begin = reversed_begin,
-	.resubmit = reversed_pop,
+	.resubmit = reversed_resubmit,
 	.base = reversed_base,
 };
 

@@ -50,8 +50,6 @@ static void split_track(struct virtqueue *q, struct vring_slot *s)
 {
 	uint8_t *m;
 
-	if (s->id >= q->inflight_num)
-		return;
 	m = mark(q, s->id);
 	s->tracked = true;
 	le64_store(m + MARK_COUNTER, q->inflight_counter++);
@@ -60,81 +58,105 @@ static void split_track(struct virtqueue *q, struct vring_slot *s)
 	inflight_order();
 }
 
-static struct vring_slot *split_chain(struct virtqueue *q, uint16_t head)
+/* Adds the descriptors from number i on to the slot; false: the queue broke. */
+static bool split_add(struct virtqueue *q, struct vring_slot *s, unsigned i)
 {
-	struct vring_slot *s = vring_slot(q, head);
-	unsigned i = head, seen;
+	unsigned seen;
 
-	if (!vring_slot_begin(q, s, head))
-		return NULL;
 	for (seen = 0; seen < q->num; seen++) {
-		const uint8_t *d = (const uint8_t *)q->split.desc + i * (size_t)16;
-		uint64_t addr = le64_load(d), rest = le64_load(d + 8);
+		const uint8_t *p = (const uint8_t *)q->split.desc + i * (size_t)16;
+		uint64_t addr = le64_load(p), rest = le64_load(p + 8);
 		uint32_t len = (uint32_t)rest;
 		uint16_t flags = (uint16_t)(rest >> 32);
 
 		if (flags & DESC_INDIRECT) {
-			if (flags & DESC_NEXT)
-				virtqueue_break(q, "descriptor %u is indirect and has a next one", i);
-			else
-				vring_add_indirect(q, s, addr, len, false);
-			return s;
+			if (!(flags & DESC_NEXT))
+				return vring_add_indirect(q, s, addr, len, false);
+			virtqueue_break(q, "descriptor %u is indirect and has a next one", i);
+			return false;
 		}
-		if (!vring_add(q, s, addr, len, flags & DESC_WRITE))
-			return s;
+		if (unlikely(!vring_add(q, s, addr, len, flags & DESC_WRITE)))
+			return false;
 		if (!(flags & DESC_NEXT))
-			return s;
+			return true;
 		i = (unsigned)(rest >> 48);
 		if (unlikely(i >= q->num)) {
 			virtqueue_break(q, "a chain goes on at descriptor %u of %" PRIu32, i, q->num);
-			return s;
+			return false;
 		}
 	}
-	virtqueue_break(q, "the chain at descriptor %u is a loop", head);
-	return s;
+	virtqueue_break(q, "the chain at descriptor %u is a loop", s->id);
+	return false;
 }
 
-/* Reads the available index; false: nothing new, or broken. */
-static bool split_refill(struct virtqueue *q)
-{
-	uint16_t n;
-
-	q->split.avail_idx = le16_load_acquire(q->split.avail + AVAIL_IDX);
-	n = (uint16_t)(q->split.avail_idx - q->split.last_avail);
-	if (unlikely(n > q->num)) {
-		virtqueue_break(q, "the available index %u is %u ahead of ours in a ring of %" PRIu32,
-			q->split.avail_idx, n, q->num);
-		q->split.avail_idx = q->split.last_avail;
-		return false;
-	}
-	return n;
-}
-
-static struct vring_slot *split_pop(struct virtqueue *q)
+/* The slot of the chain; NULL: the queue broke. */
+static inline struct vring_slot *split_chain(struct virtqueue *q, uint16_t head)
 {
 	struct vring_slot *s;
-	uint16_t head;
 
-	if (q->split.avail_idx == q->split.last_avail && !split_refill(q))
-		return NULL;
-	head = le16_load(q->split.avail + AVAIL_RING + 2 * (q->split.last_avail & (q->num - 1)));
 	if (unlikely(head >= q->num)) {
 		virtqueue_break(q, "head %u is outside a ring of %" PRIu32, head, q->num);
 		return NULL;
 	}
-	s = split_chain(q, head);
-	if (unlikely(q->broken))
+	s = vring_slot(q, head);
+	if (unlikely(s->busy)) {
+		virtqueue_break(q, "buffer %u is made available twice", head);
+		return NULL;
+	}
+	vring_slot_begin(q, s, head);
+	if (likely(split_add(q, s, head)) && likely(vring_slot_take(q, s)))
 		return s;
-	s->pos = q->split.last_avail++;
-	split_track(q, s);
-	return s;
+	vring_segs_put(q, s);
+	return NULL;
+}
+
+/* How many chains are available, up to max; 0 also: the queue broke. */
+static unsigned split_available(struct virtqueue *q, unsigned max)
+{
+	uint16_t n = (uint16_t)(q->split.avail_idx - q->split.last_avail);
+
+	if (n < max) {
+		q->split.avail_idx = le16_load_acquire(q->split.avail + AVAIL_IDX);
+		n = (uint16_t)(q->split.avail_idx - q->split.last_avail);
+	}
+	if (unlikely(n > q->num)) {
+		virtqueue_break(q, "the available index %u is %u ahead of ours in a ring of %" PRIu32,
+			q->split.avail_idx, n, q->num);
+		q->split.avail_idx = q->split.last_avail;
+		return 0;
+	}
+	return MIN(n, max);
+}
+
+static unsigned split_pop(struct virtqueue *q, struct element **e, unsigned max)
+{
+	unsigned i, n = split_available(q, max);
+	uint16_t head[VRING_BUDGET];
+
+	for (i = 0; i < n; i++) {
+		uint64_t at = (uint16_t)(q->split.last_avail + i) & (q->num - 1);
+
+		head[i] = le16_load(q->split.avail + AVAIL_RING + 2 * at);
+		__builtin_prefetch((const uint8_t *)q->split.desc + head[i] * (size_t)16);
+	}
+	for (i = 0; i < n; i++) {
+		struct vring_slot *s = split_chain(q, head[i]);
+
+		if (unlikely(!s))
+			break;
+		s->pos = q->split.last_avail++;
+		if (unlikely(q->inflight_num))
+			split_track(q, s);
+		e[i] = &s->e;
+	}
+	return i;
 }
 
 static struct vring_slot *split_resubmit(struct virtqueue *q)
 {
 	struct vring_slot *s = split_chain(q, q->resubmit[q->resubmit_next++]);
 
-	if (s && !q->broken) {
+	if (s) {
 		s->tracked = s->resubmitted = true;
 		q->inflight_counter++;
 	}

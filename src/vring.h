@@ -29,7 +29,7 @@
 
 enum {
 	VRING_MAX_SIZE = 32768,
-	VRING_BUDGET = 64, /* pops per turn */
+	VRING_BUDGET = 64, /* pops per turn; most at once */
 	VRING_BATCH = 8,   /* buffers, or bytes, staged that a pop publishes ahead of the turn's end */
 	VRING_BATCH_BYTES = 65536,
 	VRING_INLINE_SEGS = 8, /* segments a slot holds itself */
@@ -52,30 +52,30 @@ struct segs { /* room for a long chain; kept on a list of the queue for the next
 	uint64_t gpa[VRING_MAX_SEGS];
 };
 
-struct vring_slot {
+struct vring_slot {	  /* what each buffer needs comes first and close together */
 	struct element e; /* first: the device has a pointer to this */
-	struct iovec *iov;
-	uint64_t *gpa; /* of each segment */
 	uint16_t nrd, nwr;
-	uint64_t rd_len, wr_len;
-	uint16_t id;		    /* head index or buffer id */
-	uint16_t ndesc;		    /* ring descriptors it takes (packed) */
-	uint16_t index;		    /* of this slot */
-	uint16_t entry, last_entry; /* of its chain in the in-flight area (packed) */
-	bool busy, done;	    /* popped; pushed but held back for order */
-	bool tracked;		    /* noted in the in-flight area */
-	bool tail_lost;		    /* the last writable bytes are not guest memory */
-	bool unpopped;		    /* given back while draining */
-	bool resubmitted;	    /* came from the in-flight area, not from the ring */
-	uint32_t used_len;
-	uint64_t seq;	/* pops of this queue before it */
-	uint64_t since; /* time of the turn it was popped in, where times are taken */
-	uint16_t pos;	/* ring position it was popped at, for unpop */
+	uint16_t id;	  /* head index or buffer id */
+	uint16_t ndesc;	  /* ring descriptors it takes (packed) */
+	bool busy, done;  /* popped; pushed but held back for order */
+	bool tracked;	  /* noted in the in-flight area */
+	bool tail_lost;	  /* the last writable bytes are not guest memory */
+	bool unpopped;	  /* given back while draining */
+	bool resubmitted; /* came from the in-flight area, not from the ring */
 	bool pos_wrap;
+	uint16_t pos; /* ring position it was popped at, for unpop */
+	uint32_t used_len;
+	uint64_t rd_len, wr_len;
+	uint64_t seq; /* pops of this queue before it */
 	struct memview *view;
+	struct iovec *iov;
+	uint64_t *gpa;	   /* of each segment */
 	struct segs *segs; /* or NULL: iov and gpa are the inline ones */
 	struct iovec inline_iov[VRING_INLINE_SEGS];
 	uint64_t inline_gpa[VRING_INLINE_SEGS];
+	uint64_t since;		    /* time of the turn it was popped in, where times are taken */
+	uint16_t index;		    /* of this slot */
+	uint16_t entry, last_entry; /* of its chain in the in-flight area (packed) */
 };
 
 /* Front-end addresses; packed: ring, driver area, device area. log: guest address of the used ring, for the dirty log. */
@@ -90,9 +90,9 @@ enum vring_phase { VRING_RESTING, VRING_RUNNING, VRING_DRAINING };
 struct vring_ops {
 	/* Translates the ring addresses: 0 or -EFAULT. */
 	int (*map)(struct virtqueue *q, const struct guestmem *mem);
-	/* Takes the next chain: its slot, filled but for the cursors; NULL: empty. The queue may have broken
-	 * on the way. */
-	struct vring_slot *(*pop)(struct virtqueue *q);
+	/* Takes the next chains, at most max: their slots (e[i] is in one), filled but for the cursors. How many: fewer when
+	 * there are no more now, or the queue broke. */
+	unsigned (*pop)(struct virtqueue *q, struct element **e, unsigned max);
 	/* True when the driver made more available. */
 	bool (*pending)(struct virtqueue *q);
 	/* Ask for kicks, or not. */
@@ -106,7 +106,7 @@ struct vring_ops {
 	void (*rewind)(struct virtqueue *q, const struct vring_slot *slot);
 	/* Starts from q->base_*, or from what the in-flight area says. 0 or -errno. */
 	int (*begin)(struct virtqueue *q);
-	/* The same for the next chain that was in flight when the last process ended. */
+	/* The next chain that was in flight when the last process ended; NULL: the queue broke. */
 	struct vring_slot *(*resubmit)(struct virtqueue *q);
 	/* As GET_VRING_BASE reports it. */
 	uint32_t (*base)(const struct virtqueue *q);
@@ -244,17 +244,81 @@ static inline struct vring_slot *vring_slot(const struct virtqueue *q, unsigned 
 	return (struct vring_slot *)(q->slots + id * q->slot_size);
 }
 
-/* Adds a descriptor's bytes to the slot; false: the queue was broken. */
-bool vring_add(struct virtqueue *q, struct vring_slot *s, uint64_t addr, uint32_t len, bool writable);
+/* Adds a descriptor's bytes, whatever they are, to the slot; false: the queue was broken. */
+bool vring_add_pieces(struct virtqueue *q, struct vring_slot *s, uint64_t addr, uint32_t len, bool writable);
+
+/* The same; most descriptors are some bytes in one region, after their like. */
+static inline bool vring_add(
+	struct virtqueue *q, struct vring_slot *s, uint64_t addr, uint32_t len, bool writable)
+{
+	unsigned n = s->nrd + s->nwr;
+	uint64_t avail;
+	uint8_t *host = guestmem_lookup(s->view->mem, addr, &avail, &q->hint);
+
+	if (unlikely(!host) || unlikely(len > avail) || unlikely(!len) || unlikely(s->tail_lost) ||
+		unlikely(n >= VRING_INLINE_SEGS))
+		return vring_add_pieces(q, s, addr, len, writable);
+	if (writable && likely(!q->only_read)) {
+		s->nwr++;
+		s->wr_len += len;
+	} else if (likely(!s->nwr)) {
+		s->nrd++;
+		s->rd_len += len;
+	} else {
+		return vring_add_pieces(q, s, addr, len, writable);
+	}
+	s->iov[n] = (struct iovec){.iov_base = host, .iov_len = len};
+	s->gpa[n] = addr;
+	return true;
+}
+
 /* Adds all descriptors of an indirect table; false: the queue was broken. */
 bool vring_add_indirect(struct virtqueue *q, struct vring_slot *s, uint64_t addr, uint32_t len, bool packed);
-/* Prepares a slot for a new chain; false: the queue was broken since the slot is in use. */
-bool vring_slot_begin(struct virtqueue *q, struct vring_slot *s, uint16_t id);
-/* Gives back what a slot holds. segs_put: only its room for a long chain (of a slot that was never popped). */
-void vring_slot_release(struct virtqueue *q, struct vring_slot *s);
+/* Prepares a slot for a new chain. */
+static inline void vring_slot_begin(struct virtqueue *q, struct vring_slot *s, uint16_t id)
+{
+	s->e.fault = s->e.rd.bad = s->e.wr.bad = false;
+	s->nrd = s->nwr = 0;
+	s->rd_len = s->wr_len = 0;
+	s->id = id;
+	s->ndesc = 1;
+	s->done = s->tracked = s->tail_lost = s->unpopped = s->resubmitted = false;
+	s->view = q->view;
+}
+
+/* Says that the chain lost its end: the device could not answer. */
+void vring_tail_lost(struct virtqueue *q, const struct vring_slot *s);
+
+/* The chain is complete, and the slot is taken. False: the queue was broken. */
+static inline bool vring_slot_take(struct virtqueue *q, struct vring_slot *s)
+{
+	if (unlikely(s->tail_lost)) {
+		vring_tail_lost(q, s);
+		return false;
+	}
+	s->busy = true;
+	return true;
+}
+
+/* Gives back the room for a long chain, if the slot has it. */
 void vring_segs_put(struct virtqueue *q, struct vring_slot *s);
 struct memview *vring_view_new(struct guestmem *mem);
 void vring_view_drop(struct memview *v);
+/* No slot uses it any more. */
+void vring_view_idle(struct virtqueue *q, struct memview *v);
+
+/* Gives back what a slot holds. */
+static inline void vring_slot_release(struct virtqueue *q, struct vring_slot *s)
+{
+	if (unlikely(s->segs != NULL))
+		vring_segs_put(q, s);
+	s->busy = false;
+	if (q->packed)
+		q->packed_.free_slots[q->packed_.nfree++] = s->index;
+	q->out--;
+	if (unlikely(!--s->view->out))
+		vring_view_idle(q, s->view);
+}
 
 /* Between virtqueue.c and vring-control.c. */
 void vring_publish(struct virtqueue *q);

@@ -49,6 +49,7 @@ enum { /* first byte of an input */
 	WITH_INFLIGHT = 16,
 	WITH_POLLING = 32,
 	WITH_KICK_FD = 64,
+	WITH_BATCHES = 128, /* the device takes several at once */
 };
 
 enum {
@@ -86,7 +87,7 @@ static struct {
 	uint64_t pops, pushed; /* pushed: age of the youngest buffer that was pushed, plus one */
 	int kick[2];	       /* pipe: the queue's end, ours */
 	int call[2];	       /* pipe: ours, the queue's end */
-	bool rested;
+	bool rested, batches;
 	uint16_t avail_idx, packed_next;
 	bool packed_wrap;
 } f;
@@ -131,30 +132,61 @@ static void device_push(unsigned i)
 	virtqueue_push(e);
 }
 
+/* Buffers that the device takes with one call. */
+static unsigned device_take(struct virtqueue *q, struct element **e)
+{
+	unsigned room = QUEUE_MAX - f.nheld, n;
+
+	if (!room)
+		return 0;
+	if (!f.batches) {
+		e[0] = virtqueue_pop(q);
+		return e[0] ? 1 : 0;
+	}
+	n = 1 + input_u8(&f.in);
+	return virtqueue_pop_many(q, e, MIN(n, room));
+}
+
+static void check_element(struct virtqueue *q, const struct element *e)
+{
+	check_cursor(&e->rd);
+	check_cursor(&e->wr);
+	require(e->queue == q && ((uint64_t *)e->req)[0] == 0 && ((uint64_t *)e->req)[2] == 0,
+		"req is zeroed");
+	memset(e->req, 0xff, 24);
+	require(virtqueue_outstanding(q) <= q->num, "no more buffers than descriptors");
+}
+
+/* False: the device has no use for it, or for what comes after it. */
+static bool device_keep(struct element *e, uint8_t how)
+{
+	if (how % 8 == 7)
+		return false;
+	f.held[f.nheld].age = f.pops++;
+	f.held[f.nheld++].e = e;
+	if (how % 8 < 4)
+		device_push(f.nheld - 1);
+	return how % 8 != 6;
+}
+
 static void device_ready(struct backend *b, struct virtqueue *q)
 {
-	struct element *e;
+	struct element *e[QUEUE_MAX];
+	unsigned i, n;
 
 	require(b == &f.backend, "the backend is handed on");
-	while (f.nheld < QUEUE_MAX && (e = virtqueue_pop(q))) {
-		uint8_t how = input_u8(&f.in);
+	while ((n = device_take(q, e))) {
+		for (i = 0; i < n; i++)
+			check_element(q, e[i]);
+		for (i = 0; i < n; i++) {
+			uint8_t how = input_u8(&f.in);
 
-		check_cursor(&e->rd);
-		check_cursor(&e->wr);
-		require(e->queue == q && ((uint64_t *)e->req)[0] == 0 && ((uint64_t *)e->req)[2] == 0,
-			"req is zeroed");
-		memset(e->req, 0xff, 24);
-		require(virtqueue_outstanding(q) <= q->num, "no more buffers than descriptors");
-		if (how % 8 == 7) {
-			virtqueue_unpop(e);
+			if (device_keep(e[i], how))
+				continue;
+			while (n > i + (how % 8 == 6))
+				virtqueue_unpop(e[--n]);
 			return;
 		}
-		f.held[f.nheld].age = f.pops++;
-		f.held[f.nheld++].e = e;
-		if (how % 8 < 4)
-			device_push(f.nheld - 1);
-		if (how % 8 == 6)
-			return;
 	}
 }
 
@@ -491,6 +523,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	memset(f.memory, 0, MEMORY_SIZE);
 	memset(f.inflight, 0, INFLIGHT_SIZE);
 	with = input_u8(&f.in);
+	f.batches = with & WITH_BATCHES;
 	if (with & WITH_INFLIGHT)
 		input_bytes(&f.in, f.inflight, input_u16(&f.in) % INFLIGHT_SIZE);
 	require(virtqueue_new(&f.q, &f.backend, &spec, 0, 16, f.loop, f.loop) == 0, "a queue");
@@ -692,6 +725,8 @@ void fuzz_seeds(void (*emit)(const char *name, const void *data, size_t size))
 		{"packed-in-order", WITH_PACKED | WITH_IN_ORDER, 8},
 		{"packed-log", WITH_PACKED | WITH_LOG, 16},
 		{"packed-inflight", WITH_PACKED | WITH_INFLIGHT, 16},
+		{"split-batches", WITH_BATCHES, 16},
+		{"packed-batches", WITH_PACKED | WITH_BATCHES, 16},
 		{"packed-all", 0x7f, 16},
 	};
 	static struct seed s;

@@ -241,6 +241,135 @@ static void in_order(const struct rig_mode *m)
 	rig_close(&r);
 }
 
+/* --- several at once --- */
+
+/* Device: takes up to max into held[]; how many. */
+static unsigned take_at_once(struct rig *r, unsigned max)
+{
+	unsigned n = virtqueue_pop_many(r->q, r->held + r->nheld, max);
+
+	r->nheld += n;
+	return n;
+}
+
+/* Held ones go back to the driver with one call. */
+static void push_at_once(struct rig *r)
+{
+	for (unsigned i = 0; i < r->nheld; i++)
+		rig_answer(r->held[i]);
+	virtqueue_push_many(r->held, r->nheld);
+	r->nheld = 0;
+	rig_turn(r);
+}
+
+/* A small ring, so that most batches go around its end; some go back in part. */
+static void batches(const struct rig_mode *m)
+{
+	struct rig_mode mode = *m;
+	struct rig r;
+
+	mode.num = 16;
+	rig_open(&r, &mode);
+	rig_turn(&r);
+	for (unsigned round = 0; round < 500; round++) {
+		unsigned n = 1 + rig_random(5), i, first_part, back;
+		uint32_t first = r.next_tag;
+
+		for (i = 0; i < n; i++)
+			if (rig_random(2))
+				CHECK_EQ(rig_add(&r, 16, 1 + rig_random(2), 8, 1, 8), 0);
+			else
+				CHECK_EQ(rig_add_indirect(&r, 16, 1 + rig_random(3), 8, 2, 8), 0);
+		rig_publish(&r);
+		rig_turn(&r);
+		first_part = 1 + rig_random(n);
+		CHECK_EQ(take_at_once(&r, first_part), first_part);
+		CHECK_EQ(take_at_once(&r, VRING_BUDGET), n - first_part);
+		CHECK_EQ(take_at_once(&r, VRING_BUDGET), 0);
+		rig_check_held(&r, first);
+		back = rig_random(n + 1);
+		rig_give_back(&r, back);
+		CHECK_EQ(virtqueue_outstanding(r.q), n - back);
+		CHECK(virtqueue_pending(r.q) == (back > 0));
+		CHECK_EQ(take_at_once(&r, n), back);
+		rig_check_held(&r, first);
+		push_at_once(&r);
+		rig_collect_exactly(&r, first, n);
+	}
+	rig_close(&r);
+}
+
+/* No more than what is left of the turn; the next one goes on by itself. */
+static void batches_device(struct rig *r)
+{
+	unsigned n, *per_turn = r->user, sum = 0;
+
+	while ((n = take_at_once(r, 40)))
+		sum += n;
+	if (sum)
+		*per_turn = *per_turn * 1000 + sum;
+}
+
+static void batch_budget(const struct rig_mode *m)
+{
+	unsigned per_turn = 0;
+	struct rig r;
+
+	rig_open(&r, m);
+	r.device = batches_device;
+	r.user = &per_turn;
+	rig_turn(&r);
+	rig_add_many(&r, 150);
+	rig_publish(&r);
+	rig_turn(&r);
+	CHECK_EQ(per_turn, 64064022);
+	CHECK_EQ(r.q->stats.popped, 150);
+	r.device = NULL;
+	rig_give_back(&r, 150); /* which adds nothing to a turn */
+	virtqueue_wake(r.q);
+	rig_turn(&r);
+	CHECK_EQ(take_at_once(&r, 200), 64);
+	CHECK_EQ(take_at_once(&r, 200), 0);
+	push_at_once(&r);
+	rig_collect_exactly(&r, 0, 64);
+	rig_close(&r);
+}
+
+/* What came before a chain that breaks the queue is served, what comes behind it is not looked at. */
+static void batch_with_a_bad_one(const struct rig_mode *m)
+{
+	static const struct {
+		uint64_t gpa;
+		bool wr_first;
+	} cases[] = {{RIG_GPA, true}, {5, false}};
+
+	for (unsigned i = 0; i < ARRAY_SIZE(cases); i++) {
+		struct vring_driver_buf b[2] = {{.addr = RIG_GPA, .len = 8, .wr = cases[i].wr_first},
+			{.addr = cases[i].gpa, .len = 8, .wr = !cases[i].wr_first}};
+		struct rig r;
+
+		rig_open(&r, m);
+		rig_turn(&r);
+		rig_add_many(&r, 3);
+		CHECK(vring_driver_add(&r.d, b, 2, NULL) >= 0);
+		rig_add_many(&r, 3);
+		CHECK(vring_driver_add(&r.d, b, 2, NULL) >= 0);
+		rig_publish(&r);
+		rig_turn(&r);
+		CHECK_EQ(take_at_once(&r, 10), 3);
+		CHECK(r.q->broken);
+		CHECK_EQ(r.q->stats.breaks, 1);
+		CHECK_EQ(rig_signals(r.err), 1);
+		CHECK_EQ(take_at_once(&r, 10), 0);
+		CHECK_EQ(virtqueue_outstanding(r.q), 3);
+		rig_check_held(&r, 0);
+		push_at_once(&r);
+		rig_collect_exactly(&r, 0, 3);
+		CHECK_EQ(r.q->stats.breaks, 1);
+		rig_close(&r);
+	}
+}
+
 static void request_bytes(const struct rig_mode *m)
 {
 	struct rig_mode mode = *m;
@@ -304,6 +433,9 @@ int main(void)
 		{"the youngest go back, in any order", unpop_running},
 		{"a turn goes back whole", unpop_all},
 		{"in order", in_order},
+		{"several at once", batches},
+		{"a turn's budget, several at once", batch_budget},
+		{"a bad chain among several", batch_with_a_bad_one},
 		{"the device's bytes", request_bytes},
 		{"start and stop", start_stop},
 	};
