@@ -52,6 +52,8 @@ void net_rx_wake(struct net_host *h, unsigned lane);
 void net_tx_room(struct net_host *h, unsigned lane);
 /* True: taken, or dropped for good. */
 bool net_receive(struct net_host *h, const struct net_packet *p);
+/* The same of a frame that the turn of another guest brings, in the same loop. */
+bool net_deliver(struct net_host *h, const struct net_packet *p);
 void net_link(struct net_host *h, bool up);
 
 /* Opening: -errno, logged with the option's name. */

@@ -548,6 +548,16 @@ bool net_receive(struct net_host *host, const struct net_packet *packet)
 	return true;
 }
 
+bool net_deliver(struct net_host *h, const struct net_packet *packet)
+{
+	unsigned i;
+
+	for (i = 0; i < h->net->active; i++)
+		if (h->net->pairs[i].rx)
+			virtqueue_refill(h->net->pairs[i].rx);
+	return net_receive(h, packet);
+}
+
 void net_rx_wake(struct net_host *h, unsigned lane)
 {
 	struct net_pair *p = &h->net->pairs[lane];

@@ -1,19 +1,25 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * A learning Ethernet switch of several processes, one per guest, that meet in a directory: each is a port of the switch.
+ * A learning Ethernet switch. Its ports are guests, of this process and of others that meet in a directory.
  *
- * The design: a full mesh without a daemon. Who joins makes a socket of its own in the directory and connects to those that are
- * there, under a lock, so that each two have exactly one connection. Over it go two rings of shared memory (net-ring.h), one for
- * each direction, and an eventfd to wake each other; the end of the connection is the end of the peer. A frame is copied twice:
- * from the sender's guest into the ring, and from there to the receiver's. One copy would need the guests' memories in one
- * address space; so a process has its own guest's memory only, and one that is taken over by its guest reaches no other. What a
- * peer writes into a ring is checked like a guest's.
+ * Between processes it is a full mesh without a daemon. Who joins makes a socket of its own in the directory and connects to
+ * those that are there, under a lock, so that each two ports of different processes have exactly one connection. Over it go two
+ * rings of shared memory (net-ring.h), one for each direction, and an eventfd to wake each other; the end of the connection is
+ * the end of the peer. A frame is copied twice: from the sender's guest into the ring, and from there to the receiver's. So a
+ * process has its own guest's memory only, and one that is taken over by its guest reaches no other. What a peer writes into a
+ * ring is checked like a guest's.
  *
- * Forwarding: a frame is sent to the port that its address was last seen at, else to all. Nothing is passed on from port to port,
- * so there are no loops. Offloads stay as they are on the way: the receiver makes segments if its guest needs them.
+ * Guests of one process reach each other without a ring and a wake-up: the sender's turn copies each frame once, from guest to
+ * guest. This is the fast one, for guests that trust this program to keep them apart: it maps all their memories. It needs no
+ * directory. All ports of a process are in one loop, so there is nothing to lock.
  *
- * A ring that is full holds up its sender until there is room, but for STALL_NS at most: a receiver that does not move in that
- * time loses frames until it does, and the sender's other traffic goes on. Broadcasts wait for nobody.
+ * Forwarding: each port knows all others as peers, of both kinds. A frame is sent to the one that its address was last seen at,
+ * else to all. Nothing is passed on from port to port, so there are no loops. Offloads stay as they are on the way: the receiver
+ * makes segments if its guest needs them.
+ *
+ * A peer that has no room, in its ring or for lack of its guest's buffers, holds up the sender until there is some, but for
+ * STALL_NS at most: a receiver that does not move in that time loses frames until it does, and the sender's other traffic goes
+ * on. Broadcasts wait for nobody.
  *
  * While frames come the rings are looked at as the queues are (--poll-us); before the loop sleeps, it says so in the rings.
  */
@@ -47,7 +53,10 @@ struct hello {
 
 struct peer {
 	struct port *port; /* NULL: free */
-	int fd, wake;	   /* wake: the peer's eventfd, -1 while it has not said hello */
+	struct port *
+		other; /* of this process; the rest is for other processes then, but for stalled and full_since */
+	unsigned back; /* what we are in its table */
+	int fd, wake;  /* wake: the peer's eventfd, -1 while it has not said hello */
 	struct watch watch;
 	struct net_ring in, out;
 	bool ready, stalled;
@@ -71,8 +80,11 @@ struct port {
 	struct task work;
 	struct timer stall; /* the sender waits for a ring, */
 	struct peer *full;  /* to this one */
-	bool paused;	    /* the guest has no buffers */
-	unsigned npeers, ready, next;
+	bool paused;	    /* the guest has no buffers, */
+	bool waited;	    /* and ports of this process wait for them */
+	bool others_first;  /* who gets new ones first: those, else the rings */
+	unsigned npeers, nrings,
+		ready; /* all, of them those in other processes, and all that are connected */
 	struct peer peer[PEERS];
 	struct address table[ADDRESSES];
 	uint64_t now; /* monotonic ns, of this turn */
@@ -135,20 +147,24 @@ static void wake(const struct peer *peer)
 		return; /* it is full: the peer has enough reason to wake */
 }
 
-static void peer_close(struct peer *peer)
+static struct peer *peer_free(struct port *p)
+{
+	struct peer *peer = p->peer;
+
+	while (peer < p->peer + PEERS && peer->port)
+		peer++;
+	return peer < p->peer + PEERS ? peer : NULL;
+}
+
+static void peer_gone(struct peer *peer)
 {
 	struct port *p = peer->port;
 	bool was_ready = peer->ready;
 
-	watch_del(&peer->watch);
-	fd_close(&peer->fd);
-	fd_close(&peer->wake);
-	net_ring_close(&peer->in);
-	net_ring_close(&peer->out);
 	forget(p, (unsigned)(peer - p->peer));
 	if (p->full == peer)
 		p->full = NULL;
-	peer->port = NULL;
+	peer->port = peer->other = NULL;
 	peer->ready = false;
 	p->npeers--;
 	if (!was_ready)
@@ -156,6 +172,29 @@ static void peer_close(struct peer *peer)
 	if (!--p->ready)
 		net_link(&p->h, false);
 	net_tx_room(&p->h, 0);
+}
+
+static void peer_close(struct peer *peer)
+{
+	struct port *p = peer->port;
+
+	watch_del(&peer->watch);
+	fd_close(&peer->fd);
+	fd_close(&peer->wake);
+	net_ring_close(&peer->in);
+	net_ring_close(&peer->out);
+	p->nrings--;
+	peer_gone(peer);
+}
+
+static void peer_comes(struct peer *peer)
+{
+	struct port *p = peer->port;
+
+	peer->ready = true;
+	if (!p->ready++)
+		net_link(&p->h, true);
+	log_info("switch: %u others are connected", p->ready);
 }
 
 /* Its ring and eventfd, once; then nothing but the end. */
@@ -190,10 +229,7 @@ static void peer_hello(struct peer *peer)
 	}
 	close(fds[0]);
 	peer->wake = fds[1];
-	peer->ready = true;
-	if (!p->ready++)
-		net_link(&p->h, true);
-	log_info("switch: %u others are connected", p->ready);
+	peer_comes(peer);
 }
 
 static void peer_ready(struct watch *w, uint32_t events)
@@ -225,18 +261,17 @@ static int send_hello(struct peer *peer)
 /* Takes fd. */
 static int peer_add(struct port *p, int fd)
 {
-	struct peer *peer = p->peer;
+	struct peer *peer = peer_free(p);
 	int err;
 
-	while (peer < p->peer + PEERS && peer->port)
-		peer++;
-	if (peer == p->peer + PEERS) {
+	if (!peer) {
 		close(fd);
 		return -ENOSPC;
 	}
 	*peer = (struct peer){.port = p, .fd = fd, .wake = -1, .watch = {.fd = -1, .ready = peer_ready}};
 	peer->in.fd = peer->out.fd = -1;
 	p->npeers++;
+	p->nrings++;
 	err = net_ring_make(&peer->out);
 	if (!err)
 		err = send_hello(peer);
@@ -300,11 +335,13 @@ static bool receive_all(struct port *p)
 	bool found = false;
 	unsigned i, seen = 0;
 
-	p->now = time_ns();
-	for (i = 0; i < PEERS && seen < p->npeers; i++) {
+	if (!p->nrings)
+		return false;
+	p->now = loop_now(p->h.loop);
+	for (i = 0; i < PEERS && seen < p->nrings; i++) {
 		struct peer *peer = &p->peer[i];
 
-		if (!peer->port)
+		if (!peer->port || peer->other)
 			continue;
 		seen++;
 		if (!peer->ready)
@@ -319,11 +356,36 @@ static bool receive_all(struct port *p)
 	return found;
 }
 
+/* Lets the ports of this process that wait for us try again. */
+static void wake_others(struct port *p)
+{
+	unsigned i;
+
+	p->waited = false;
+	for (i = 0; i < PEERS; i++) {
+		struct port *other = p->peer[i].port ? p->peer[i].other : NULL;
+
+		if (!other || !other->full || other->full->other != p)
+			continue;
+		other->full = NULL;
+		timer_disarm(&other->stall);
+		net_tx_room(&other->h, 0);
+	}
+}
+
 static void switch_room(struct net_host *h)
 {
 	struct port *p = port_of(h);
 
 	p->paused = false;
+	if (p->waited) {
+		wake_others(p);
+		p->others_first = !p->others_first && p->nrings;
+		if (p->others_first) {
+			loop_defer(h->loop, &p->work);
+			return;
+		}
+	}
 	receive_all(p);
 }
 
@@ -352,8 +414,9 @@ static bool switch_rest(struct poller *poller)
 	bool found = false;
 	unsigned i;
 
-	for (i = 0; i < PEERS && !p->paused; i++)
-		if (p->peer[i].port && p->peer[i].ready && net_ring_sleep(&p->peer[i].in))
+	for (i = 0; i < PEERS && p->nrings && !p->paused; i++)
+		if (p->peer[i].port && !p->peer[i].other && p->peer[i].ready &&
+			net_ring_sleep(&p->peer[i].in))
 			found = true;
 	if (found)
 		loop_defer(p->h.loop, &p->work);
@@ -370,7 +433,7 @@ static void woken(struct watch *w, uint32_t events)
 		return;
 	if (!p->paused)
 		receive_all(p);
-	if (p->full && net_ring_wait(&p->full->out)) {
+	if (p->full && !p->full->other && net_ring_wait(&p->full->out)) {
 		p->full = NULL;
 		timer_disarm(&p->stall);
 		net_tx_room(&p->h, 0);
@@ -384,10 +447,15 @@ static void stall_expired(struct timer *t)
 	net_tx_room(&container_of(t, struct port, stall)->h, 0);
 }
 
+static inline bool put_now(struct peer *peer, const struct net_packet *packet)
+{
+	return peer->other ? net_deliver(&peer->other->h, packet) : net_ring_put(&peer->out, packet);
+}
+
 /* False: there is no room, and the frame is worth waiting for it. */
 static bool put(struct port *p, struct peer *peer, const struct net_packet *packet, bool wait)
 {
-	if (likely(net_ring_put(&peer->out, packet))) {
+	if (likely(put_now(peer, packet))) {
 		peer->full_since = 0;
 		peer->stalled = false;
 		return true;
@@ -400,6 +468,10 @@ static bool put(struct port *p, struct peer *peer, const struct net_packet *pack
 		peer->stalled = true; /* until it takes something */
 		return true;
 	}
+	if (peer->other) {
+		peer->other->waited = true;
+		return false;
+	}
 	/* the peer is told that we wait; it may have made room before it saw that */
 	return net_ring_wait(&peer->out) && net_ring_put(&peer->out, packet);
 }
@@ -408,8 +480,8 @@ static void publish(struct port *p)
 {
 	unsigned i, seen = 0;
 
-	for (i = 0; i < PEERS && seen < p->npeers; i++) {
-		if (!p->peer[i].port)
+	for (i = 0; i < PEERS && seen < p->nrings; i++) {
+		if (!p->peer[i].port || p->peer[i].other)
 			continue;
 		seen++;
 		if (p->peer[i].ready && net_ring_publish(&p->peer[i].out))
@@ -417,32 +489,63 @@ static void publish(struct port *p)
 	}
 }
 
+/* A peer of this process learns where the frame comes from; others do when they take it out of the ring. */
+static void teach(const struct port *p, const struct peer *peer, const uint8_t *mac)
+{
+	if (!peer->other)
+		return;
+	peer->other->now = p->now;
+	learn(peer->other, mac, peer->back);
+}
+
+static void flood(struct port *p, const struct net_packet *packet, const uint8_t *from)
+{
+	unsigned i;
+
+	for (i = 0; i < PEERS; i++) {
+		struct peer *peer = &p->peer[i];
+
+		if (!peer->port || !peer->ready)
+			continue;
+		teach(p, peer, from);
+		put(p, peer, packet, false);
+	}
+}
+
 static unsigned switch_send(struct net_host *h, unsigned lane, const struct net_packet *packet, unsigned n)
 {
 	struct port *p = port_of(h);
-	unsigned i, k;
+	uint8_t last[12] = {0}; /* the addresses of the frame before: most go the same way */
+	struct peer *to = NULL;
+	unsigned i;
 
 	(void)lane;
-	p->now = time_ns();
+	p->now = loop_now(h->loop);
 	for (i = 0; i < n; i++) {
-		uint8_t mac[6];
-		struct peer *to = NULL;
-		struct cursor c;
+		uint8_t mac[12];
 
-		cursor_init(&c, packet[i].iov, packet[i].n);
-		cursor_get(&c, mac, 6);
-		if (!(mac[0] & 1))
-			to = find(p, mac);
-		if (likely(to)) {
-			if (put(p, to, &packet[i], true))
+		if (likely(packet[i].iov->iov_len >= sizeof(mac))) {
+			memcpy(mac, packet[i].iov->iov_base, sizeof(mac));
+		} else {
+			struct cursor c;
+
+			cursor_init(&c, packet[i].iov, packet[i].n);
+			cursor_get(&c, mac, sizeof(mac));
+		}
+		if (!to || memcmp(mac, last, sizeof(mac)) != 0) {
+			memcpy(last, mac, sizeof(mac));
+			to = mac[0] & 1 ? NULL : find(p, mac);
+			if (!to) {
+				flood(p, &packet[i], mac + 6);
 				continue;
+			}
+			teach(p, to, mac + 6);
+		}
+		if (unlikely(!put(p, to, &packet[i], true))) {
 			p->full = to;
 			timer_arm_in(h->loop, &p->stall, STALL_NS);
 			break;
 		}
-		for (k = 0; k < PEERS; k++)
-			if (p->peer[k].port && p->peer[k].ready)
-				put(p, &p->peer[k], &packet[i], false);
 	}
 	publish(p);
 	return i;
@@ -466,6 +569,56 @@ static int connect_to(struct port *p, const char *name)
 	return 0;
 }
 
+/* Port i of this process, or NULL: it is not open. */
+static struct port *port_of_socket(const struct port *p, unsigned i)
+{
+	const struct net *net = backend_of_socket(p->h.net->b, i)->state;
+
+	return net->host && net->host != &p->h ? port_of(net->host) : NULL;
+}
+
+static bool is_ours(const struct port *p, const char *name)
+{
+	unsigned i;
+
+	for (i = 0; i <= p->h.net->b->socket; i++) {
+		const struct port *other = i == p->h.net->b->socket ? p : port_of_socket(p, i);
+
+		if (other && strcmp(other->name, name) == 0)
+			return true;
+	}
+	return false;
+}
+
+/* With the ports of this process that are open already. */
+static int connect_others(struct port *p)
+{
+	unsigned i;
+
+	for (i = 0; i < p->h.net->b->socket; i++) {
+		struct port *other = port_of_socket(p, i);
+		struct peer *there = other ? peer_free(other) : NULL, *here = there ? peer_free(p) : NULL;
+
+		if (!here) {
+			log_error("--switch: there are too many ports");
+			return -ENOSPC;
+		}
+		*here = (struct peer){.port = p, .other = other, .back = (unsigned)(there - other->peer)};
+		*there = (struct peer){.port = other, .other = p, .back = (unsigned)(here - p->peer)};
+		p->npeers++;
+		other->npeers++;
+		peer_comes(here);
+		peer_comes(there);
+	}
+	return 0;
+}
+
+static void disconnect_other(struct peer *peer)
+{
+	peer_gone(&peer->other->peer[peer->back]);
+	peer_gone(peer);
+}
+
 static int meet(struct port *p)
 {
 	int fd = dup(p->dir), err = 0;
@@ -477,7 +630,7 @@ static int meet(struct port *p)
 	while (!err && (e = readdir(d))) {
 		size_t n = strlen(e->d_name);
 
-		if (n > 5 && strcmp(e->d_name + n - 5, ".port") == 0 && strcmp(e->d_name, p->name) != 0)
+		if (n > 5 && strcmp(e->d_name + n - 5, ".port") == 0 && !is_ours(p, e->d_name))
 			err = connect_to(p, e->d_name);
 	}
 	closedir(d);
@@ -526,7 +679,9 @@ static void switch_close(struct net_host *h)
 	watch_del(&p->accept);
 	watch_del(&p->woken);
 	for (i = 0; i < PEERS; i++)
-		if (p->peer[i].port)
+		if (p->peer[i].port && p->peer[i].other)
+			disconnect_other(&p->peer[i]);
+		else if (p->peer[i].port)
 			peer_close(&p->peer[i]);
 	sockpath_remove(&p->path);
 	fd_close(&p->listener);
@@ -548,6 +703,21 @@ static const struct net_host_ops switch_ops = {
 	.describe = switch_describe,
 };
 
+/* Opens the way to other processes. */
+static int open_mesh(struct port *p)
+{
+	int err;
+
+	p->wake = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
+	loop_poller_add(p->h.loop, &p->poller);
+	err = p->wake < 0 ? log_errno(errno, "--switch") : join(p);
+	if (!err)
+		err = watch_add(p->h.loop, &p->accept, p->listener, EPOLLIN);
+	if (!err)
+		err = watch_add(p->h.loop, &p->woken, p->wake, EPOLLIN);
+	return err;
+}
+
 int net_switch_open(struct net_host **out, struct net *net)
 {
 	struct port *p = calloc(1, sizeof(*p));
@@ -562,20 +732,16 @@ int net_switch_open(struct net_host **out, struct net *net)
 		.lanes = 1,
 		.takes = NET_HOST_OFFLOADS,
 		.gives = NET_GUEST_OFFLOADS};
-	p->listener = p->dir = p->accept.fd = p->woken.fd = -1;
+	p->wake = p->listener = p->dir = p->accept.fd = p->woken.fd = -1;
 	p->accept.ready = accept_ready;
 	p->woken.ready = woken;
 	p->stall.expired = stall_expired;
 	p->poller.poll = switch_poll;
 	p->poller.rest = switch_rest;
 	p->work.run = work;
-	p->wake = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
-	loop_poller_add(p->h.loop, &p->poller);
-	err = p->wake < 0 ? log_errno(errno, "--switch") : join(p);
-	if (!err)
-		err = watch_add(p->h.loop, &p->accept, p->listener, EPOLLIN);
-	if (!err)
-		err = watch_add(p->h.loop, &p->woken, p->wake, EPOLLIN);
+	err = connect_others(p);
+	if (!err && net->join)
+		err = open_mesh(p);
 	if (err) {
 		switch_close(&p->h);
 		return err;

@@ -384,7 +384,8 @@ static int open_host(struct net *net)
 		{net->join, net_switch_open},
 		{net->packet, net_packet_open},
 	};
-	int (*open)(struct net_host * *out, struct net * net) = net_user_open;
+	int (*open)(struct net_host * *out, struct net * net) =
+		net->b->num_sockets > 1 ? net_switch_open : net_user_open;
 	unsigned i, given = 0;
 
 	for (i = 0; i < ARRAY_SIZE(hosts); i++)
@@ -393,7 +394,7 @@ static int open_host(struct net *net)
 			given++;
 		}
 	if (net->b->num_sockets > 1 && open != net_switch_open) {
-		log_error("several guests in one process need --switch");
+		log_error("several guests in one process can only have a switch between them");
 		return -EINVAL;
 	}
 	if (given > 1 || (net->tap && net->ntap_fds)) {

@@ -237,6 +237,11 @@ void virtqueue_wake(void *arg)
 		loop_defer(q->loop, &q->run);
 }
 
+void virtqueue_refill(struct virtqueue *q)
+{
+	q->budget = VRING_BUDGET;
+}
+
 static void signal_fd(int fd)
 {
 	uint64_t one = 1;

@@ -66,6 +66,8 @@ void virtqueue_unpop(struct element *e);
 /* Guest address and length of segment i of the device-writable part, for a device that is told of pages by giving it
  * them as buffers (balloon). False: there are fewer. */
 bool virtqueue_writable(const struct element *e, unsigned i, uint64_t *gpa, uint64_t *len);
+/* Buffers are going to be taken in the turn of another queue of this loop, whose budget counts: a fresh one for this queue. */
+void virtqueue_refill(struct virtqueue *q);
 /* Calls ready() soon. The argument is a struct virtqueue *; void so that it fits callbacks. */
 void virtqueue_wake(void *q);
 /* The driver broke the rules beyond an answer: says why, tells the front-end, takes no more from this queue.

@@ -133,6 +133,11 @@ void virtqueue_wake(void *arg)
 	q->woken = true;
 }
 
+void virtqueue_refill(struct virtqueue *q)
+{
+	(void)q;
+}
+
 void virtqueue_break(struct virtqueue *q, const char *fmt, ...)
 {
 	(void)fmt;
