@@ -487,7 +487,8 @@ port()
 # pair NAME: as a target of netbench
 pair()
 {
-	echo "$1=vhost:$tmp/$1-a.sock,$tmp/$1-b.sock:${child_pid[$1-a]},${child_pid[$1-b]}"
+	local processes=${child_pid[$1]-}
+	echo "$1=vhost:$tmp/$1-a.sock,$tmp/$1-b.sock:${processes:-${child_pid[$1-a]},${child_pid[$1-b]}}"
 }
 
 # DPDK's vhost back-end, which never sleeps: two sockets, frames of one go to the other
@@ -505,13 +506,22 @@ testpmd()
 	await 20 listening "$tmp/testpmd-b.sock"
 }
 
-# Frames between two guests through the switch; its ports sleep when idle, or poll (polling).
+# together NAME OPTION...: two ports of one process
+together()
+{
+	spawn "$1" taskset -c "$core" "$vum" net --socket-path="$tmp/$1-a.sock" --socket-path="$tmp/$1-b.sock" "${@:2}"
+	await 10 test -S "$tmp/$1-b.sock" || exit 1
+}
+
+# Frames between two guests through the switch, in one process or each in its own (-apart); the ports sleep when idle, or poll.
 switched()
 {
 	local bytes name theirs peers=() least=()
+	together sleeping
+	together polling --poll-us=50
 	for name in a b; do
-		port "sleeping-$name" --switch="$tmp/sleeping"
-		port "polling-$name" --switch="$tmp/polling" --poll-us=50
+		port "sleeping-apart-$name" --switch="$tmp/sleeping"
+		port "polling-apart-$name" --switch="$tmp/polling" --poll-us=50
 	done
 	if testpmd; then
 		peers=("testpmd=vhost:$tmp/testpmd-a.sock,$tmp/testpmd-b.sock:${child_pid[testpmd]}")
@@ -519,8 +529,8 @@ switched()
 		note "no testpmd to compare with (tests/guest/build-dpdk gets it)"
 	fi
 	for bytes in 64 1514 65214; do
-		for name in sleeping polling; do
-			compare_frames bytes=$bytes "$(pair $name)" "${peers[@]}"
+		for name in {sleeping,polling}{,-apart}; do
+			compare_frames bytes=$bytes "$(pair "$name")" "${peers[@]}"
 			least=()
 			[ $bytes != 64 ] || [ ${#peers[@]} = 0 ] || case $name in
 			sleeping) least=(least 0.50) ;;
@@ -534,7 +544,7 @@ switched()
 			figure "net.switch.$bytes.$name.gbps/testpmd" "${got[$name.gbps]}" "${got[testpmd.gbps]--}" - Gb/s
 		done
 	done
-	for name in sleeping-{a,b} polling-{a,b} "${peers[@]:+testpmd}"; do
+	for name in sleeping polling {sleeping,polling}-apart-{a,b} "${peers[@]:+testpmd}"; do
 		stop "$name"
 	done
 }
