@@ -1,0 +1,580 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Several guests of one process on the switch: frames from each to the others, together with another process's, receivers that
+ * have no buffers, stop, go and come back, and front-ends that break what they can.
+ */
+#include "frontend.h"
+
+#include <fcntl.h>
+#include <linux/virtio_net.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/socket.h>
+
+enum { RING = 256, BUFFER = 2048, HDR = 12, GUESTS = 3, F_HASH_REPORT = 57, F_RSS = 60 };
+
+#define PLAIN ~(BIT(F_HASH_REPORT) | BIT(F_RSS) | BIT(VIRTIO_NET_F_CTRL_VLAN) | BIT(VIRTIO_NET_F_CTRL_VQ))
+
+struct guest {
+	struct fe fe;
+	struct fe_queue *rx, *tx;
+	unsigned id;
+	char path[128];
+};
+
+/* A process and its guests, whose numbers begin with first. */
+struct host {
+	struct fe_process process;
+	struct guest g[GUESTS];
+	unsigned first, n;
+	char control[128];
+};
+
+static const struct fe_mode *mode;
+
+static void guest_up(struct guest *g)
+{
+	fe_handshake(&g->fe);
+	fe_memory_default(&g->fe);
+	g->rx = fe_queue_up(&g->fe, 0, RING);
+	g->tx = fe_queue_up(&g->fe, 1, RING);
+}
+
+static void guest_connect(struct guest *g)
+{
+	fe_init(&g->fe, mode);
+	g->fe.device_mask = PLAIN;
+	fe_connect(&g->fe, g->path);
+	guest_up(g);
+}
+
+static void host_spawn(struct host *h, unsigned first, unsigned n, const char *option)
+{
+	const char *dir = fe_tmpdir(), *args[16] = {"net", option, "--log-level=info"};
+	char sockets[GUESTS][144], control[144];
+	unsigned k = 3;
+
+	h->first = first;
+	h->n = n;
+	snprintf(h->control, sizeof(h->control), "%s/c", dir);
+	snprintf(control, sizeof(control), "--control-path=%s", h->control);
+	args[k++] = control;
+	for (unsigned i = 0; i < n; i++) {
+		h->g[i].id = first + i;
+		snprintf(h->g[i].path, sizeof(h->g[i].path), "%s/%u", dir, i);
+		snprintf(sockets[i], sizeof(sockets[i]), "--socket-path=%s", h->g[i].path);
+		args[k++] = sockets[i];
+	}
+	if (mode->packed)
+		args[k++] = "--packed=on";
+	fe_process_start(&h->process, -1, args);
+}
+
+static void host_start(struct host *h, unsigned first, unsigned n, const char *option)
+{
+	host_spawn(h, first, n, option);
+	for (unsigned i = 0; i < n; i++)
+		guest_connect(&h->g[i]);
+}
+
+static void host_end(struct host *h)
+{
+	for (unsigned i = 0; i < h->n; i++)
+		if (h->g[i].fe.sock >= 0)
+			fe_close(&h->g[i].fe);
+	fe_process_signal(&h->process, SIGTERM);
+	fe_process_exits(&h->process, 0);
+}
+
+static void give(struct guest *g, unsigned n)
+{
+	while (n--) {
+		uint8_t *p = fe_alloc(&g->fe, BUFFER, 1, NULL);
+		struct vring_driver_buf b = fe_wr(&g->fe, p, BUFFER);
+
+		CHECK(fe_submit(g->rx, &b, 1, p) >= 0);
+	}
+	fe_flush(g->rx);
+}
+
+/* to: a guest's id, 0: all */
+static size_t make(uint8_t *p, unsigned to, unsigned from, size_t len, unsigned seed)
+{
+	static const uint8_t all[6] = {0xff, 0xff, 0xff, 0xff, 0xff, 0xff};
+	const uint8_t d[6] = {0x52, 0x54, 0, 0, 0, (uint8_t)to}, s[6] = {0x52, 0x54, 0, 0, 0, (uint8_t)from};
+
+	memcpy(p, to ? d : all, 6);
+	memcpy(p + 6, s, 6);
+	p[12] = 0x88;
+	p[13] = 0xb5;
+	for (size_t i = 14; i < len; i++)
+		p[i] = (uint8_t)(seed + i * 3 + (i >> 8));
+	return len;
+}
+
+/* In two pieces where the seed says so; the first ends within the addresses. */
+static void put(struct guest *g, unsigned to, size_t len, unsigned seed)
+{
+	uint8_t *p = fe_alloc(&g->fe, HDR + len, 1, NULL);
+	uint32_t cut = seed % 3 == 2 ? HDR + 5 : (uint32_t)(HDR + len);
+	struct vring_driver_buf b[2] = {fe_rd(&g->fe, p, cut)};
+
+	make(p + HDR, to, g->id, len, seed);
+	if (cut < HDR + len)
+		b[1] = fe_rd(&g->fe, p + cut, (uint32_t)(HDR + len - cut));
+	CHECK(fe_submit(g->tx, b, cut < HDR + len ? 2 : 1, NULL) >= 0);
+}
+
+static void send_one(struct guest *g, unsigned to, size_t len, unsigned seed)
+{
+	put(g, to, len, seed);
+	fe_flush(g->tx);
+	CHECK_EQ(fe_wait(g->tx, NULL), 0);
+}
+
+static size_t take(struct guest *g, uint8_t *out)
+{
+	struct virtio_net_hdr_v1 h;
+	void *cookie;
+	size_t len = fe_wait(g->rx, &cookie), at;
+	unsigned n;
+
+	memcpy(&h, cookie, HDR);
+	at = len - HDR;
+	memcpy(out, (uint8_t *)cookie + HDR, at);
+	for (n = le16toh(h.num_buffers); n > 1; n--) {
+		uint32_t more;
+
+		CHECK(fe_collect(g->rx, &cookie, &more));
+		memcpy(out + at, cookie, more);
+		at += more;
+	}
+	return at;
+}
+
+static void gets(struct guest *g, unsigned to, unsigned from, size_t len, unsigned seed)
+{
+	static uint8_t got[70000], want[70000];
+
+	CHECK_EQ(take(g, got), len);
+	make(want, to, from, len, seed);
+	CHECK_MEM(got, want, len);
+}
+
+static void gets_nothing(struct guest *g)
+{
+	uint32_t len;
+
+	CHECK(!fe_wait_ms(g->rx, NULL, &len, 30));
+}
+
+static bool linked(struct guest *g)
+{
+	uint16_t status;
+
+	fe_config_get(&g->fe, 6, &status, 2);
+	return le16toh(status) & 1;
+}
+
+/* All learn where this one is. */
+static void announce(struct host *h, unsigned who)
+{
+	send_one(&h->g[who], 0, 60, who);
+	for (unsigned i = 0; i < h->n; i++)
+		if (i != who && h->g[i].fe.sock >= 0)
+			gets(&h->g[i], 0, h->g[who].id, 60, who);
+}
+
+/* Frames of many sizes between two guests, in both directions. */
+static void talk(struct guest *a, struct guest *b)
+{
+	static const size_t sizes[] = {60, 14, 1514, 2036, 2037, 9014, 65550};
+
+	for (unsigned i = 0; i < ARRAY_SIZE(sizes); i++) {
+		send_one(a, b->id, sizes[i], i);
+		gets(b, b->id, a->id, sizes[i], i);
+		send_one(b, a->id, sizes[i], i + 50);
+		gets(a, a->id, b->id, sizes[i], i + 50);
+	}
+}
+
+static void works(const struct fe_mode *m)
+{
+	static struct host h;
+
+	mode = m;
+	host_start(&h, 1, 3, "--mac=52:54:00:00:00:fe");
+	for (unsigned i = 0; i < 3; i++) {
+		uint8_t mac[6];
+
+		fe_config_get(&h.g[i].fe, 0, mac, 6);
+		CHECK_EQ(mac[4] << 8 | mac[5], 0xfe + (int)i);
+		CHECK(linked(&h.g[i]));
+	}
+	give(&h.g[0], 200);
+	give(&h.g[1], 200);
+	give(&h.g[2], 30);
+	announce(&h, 0);
+	gets_nothing(&h.g[0]);
+	send_one(&h.g[1], 1, 100, 2);
+	gets(&h.g[0], 1, 2, 100, 2);
+	gets_nothing(&h.g[2]);
+	talk(&h.g[0], &h.g[1]);
+	gets_nothing(&h.g[2]);
+	send_one(&h.g[2], 9, 80, 3); /* unknown */
+	gets(&h.g[0], 9, 3, 80, 3);
+	gets(&h.g[1], 9, 3, 80, 3);
+	host_end(&h);
+}
+
+/* Many at once, more than there are buffers: all arrive, in their order. */
+static void lossless(const struct fe_mode *m)
+{
+	enum { ROUNDS = 100, BATCH = 100, LEN = 90 };
+	static struct host h;
+	struct guest *a = &h.g[0], *b = &h.g[1];
+	unsigned sent = 0, got = 0;
+
+	mode = m;
+	host_start(&h, 1, 2, "--mtu=1500");
+	give(a, 1);
+	send_one(b, 0, 60, 0);
+	gets(a, 0, 2, 60, 0);
+	for (unsigned round = 0; round < ROUNDS; round++) {
+		size_t marks[2] = {fe_mark(&a->fe), fe_mark(&b->fe)};
+
+		for (unsigned i = 0; i < BATCH; i++)
+			put(a, 2, LEN, sent++);
+		fe_flush(a->tx);
+		give(b, BATCH / 4);
+		give(b, BATCH / 4);
+		give(b, BATCH / 2);
+		for (unsigned i = 0; i < BATCH; i++)
+			gets(b, 2, 1, LEN, got++);
+		for (unsigned i = 0; i < BATCH; i++)
+			fe_wait(a->tx, NULL);
+		fe_release(&a->fe, marks[0]);
+		fe_release(&b->fe, marks[1]);
+	}
+	host_end(&h);
+}
+
+static bool answers(int fd, const char *command, const char *arguments, const char *want)
+{
+	char line[200];
+
+	snprintf(line, sizeof(line), "{\"execute\":\"%s\",\"arguments\":{%s}}", command, arguments);
+	return strstr(fe_control_ask(fd, line), want) != NULL;
+}
+
+/* Each port has n others that are ready. */
+static void await_peers(struct host *h, unsigned n)
+{
+	int64_t end = fe_now_ms() + fe_limit_ms;
+	int fd = fe_control_open(h->control);
+	char want[24], socket[24];
+
+	snprintf(want, sizeof(want), "\"peers\":%u,", n);
+	for (unsigned i = 0; i < h->n; i++) {
+		snprintf(socket, sizeof(socket), "\"socket\":%u", i);
+		while (!answers(fd, "query-net", socket, want)) {
+			CHECK(fe_now_ms() < end);
+			fe_back_serve(&h->g[i].fe, 2);
+		}
+	}
+	close(fd);
+}
+
+/* Two processes with two guests each: all reach all, once. */
+static void mixed(const struct fe_mode *m)
+{
+	static struct host h[2];
+	char option[128];
+
+	mode = m;
+	snprintf(option, sizeof(option), "--switch=%s/switch", fe_tmpdir());
+	host_start(&h[0], 1, 2, option);
+	host_start(&h[1], 3, 2, option);
+	for (unsigned i = 0; i < 2; i++) {
+		give(&h[i].g[0], 250);
+		give(&h[i].g[1], 250);
+		await_peers(&h[i], 3);
+	}
+	for (unsigned from = 0; from < 4; from++) {
+		send_one(&h[from / 2].g[from % 2], 0, 60, from);
+		for (unsigned to = 0; to < 4; to++)
+			if (to != from)
+				gets(&h[to / 2].g[to % 2], 0, from + 1, 60, from);
+	}
+	talk(&h[0].g[0], &h[0].g[1]);
+	talk(&h[0].g[0], &h[1].g[0]);
+	talk(&h[1].g[1], &h[0].g[1]);
+	for (unsigned i = 0; i < 4; i++)
+		gets_nothing(&h[i / 2].g[i % 2]);
+	host_end(&h[0]);
+	send_one(&h[1].g[0], 4, 70, 1);
+	gets(&h[1].g[1], 4, 3, 70, 1);
+	host_end(&h[1]);
+}
+
+/* Who has no buffers holds up the sender for a moment, then loses frames, and nobody else's; what he gets goes on at once. */
+static void full(const struct fe_mode *m)
+{
+	enum { N = 200 };
+	static struct host h;
+	struct guest *a = &h.g[0], *b = &h.g[1], *c = &h.g[2];
+	int64_t start;
+
+	mode = m;
+	host_start(&h, 1, 3, "--mtu=1500");
+	give(a, 8);
+	give(b, 1);
+	give(c, 16);
+	announce(&h, 2);
+	send_one(b, 0, 60, 1);
+	gets(a, 0, 2, 60, 1);
+	gets(c, 0, 2, 60, 1);
+	put(a, 2, 100, 1); /* b has no buffers from now on */
+	put(a, 3, 100, 2); /* waits behind it, for it is in the same queue */
+	fe_flush(a->tx);
+	give(b, 1);
+	gets(b, 2, 1, 100, 1);
+	gets(c, 3, 1, 100, 2);
+	fe_wait(a->tx, NULL);
+	fe_wait(a->tx, NULL);
+	start = fe_now_ms();
+	for (unsigned i = 0; i < N; i++) {
+		size_t mark = fe_mark(&a->fe);
+
+		send_one(a, 2, 1000, i);
+		fe_release(&a->fe, mark);
+	}
+	CHECK(fe_now_ms() - start < fe_limit_ms);
+	send_one(a, 0, 100, 5); /* waits for nobody */
+	gets(c, 0, 1, 100, 5);
+	send_one(c, 1, 100, 6);
+	gets(a, 1, 3, 100, 6);
+	give(b, 2);
+	send_one(a, 2, 100, 7);
+	gets(b, 2, 1, 100, 7);
+	host_end(&h);
+}
+
+/* The receiver's ring is stopped while frames for it wait, and goes on; the front-end goes, and comes back. */
+static void stops(const struct fe_mode *m)
+{
+	static struct host h;
+	struct guest *a = &h.g[0], *b = &h.g[1];
+	uint32_t base;
+
+	mode = m;
+	host_start(&h, 1, 3, "--mtu=1500");
+	give(a, 16);
+	give(&h.g[2], 32);
+	announce(&h, 1);
+	for (unsigned round = 0; round < 20; round++) {
+		size_t marks[2] = {fe_mark(&a->fe), fe_mark(&b->fe)};
+
+		put(a, 2, 100, round); /* for which there is no buffer */
+		fe_flush(a->tx);
+		if (round % 2) {
+			give(b, 1);
+			gets(b, 2, 1, 100, round);
+		}
+		base = fe_queue_stop(b->rx);
+		fe_wait(a->tx, NULL); /* taken, or lost */
+		fe_queue_send(b->rx, base);
+		fe_queue_enable(b->rx, true);
+		give(b, 1);
+		send_one(a, 2, 101, round);
+		gets(b, 2, 1, 101, round);
+		fe_release(&a->fe, marks[0]);
+		fe_release(&b->fe, marks[1]);
+	}
+	for (unsigned round = 0; round < 10; round++) {
+		size_t mark = fe_mark(&a->fe);
+
+		for (unsigned i = 0; i < 50; i++)
+			put(a, 2, 100, i);
+		fe_flush(a->tx);
+		give(b, 10);
+		fe_close(&b->fe); /* some of them are on their way */
+		for (unsigned i = 0; i < 50; i++)
+			fe_wait(a->tx, NULL);
+		guest_connect(b);
+		give(b, 4);
+		send_one(a, 2, 102, round);
+		gets(b, 2, 1, 102, round);
+		fe_release(&a->fe, mark);
+	}
+	host_end(&h);
+}
+
+/* The sender goes while its frames wait for the receiver, with a record of what was in flight, and comes back. */
+static void sender_goes(const struct fe_mode *m)
+{
+	static struct host h;
+	struct guest *a = &h.g[0], *b = &h.g[1];
+	uint32_t base[2];
+
+	mode = m;
+	host_spawn(&h, 1, 2, "--mtu=1500");
+	guest_connect(b);
+	fe_init(&a->fe, mode);
+	a->fe.device_mask = PLAIN;
+	fe_connect(&a->fe, a->path);
+	fe_handshake(&a->fe);
+	fe_memory_default(&a->fe);
+	fe_inflight_get(&a->fe, 2, RING);
+	fe_inflight_set(&a->fe);
+	a->rx = fe_queue_up(&a->fe, 0, RING);
+	a->tx = fe_queue_up(&a->fe, 1, RING);
+	give(a, 4);
+	announce(&h, 1);
+	for (unsigned round = 0; round < 10; round++) {
+		for (unsigned i = 0; i < 20; i++)
+			put(a, 2, 100, i);
+		fe_flush(a->tx);
+		fe_hangup(&a->fe);
+		base[0] = fe_queue_crashed(a->rx);
+		base[1] = fe_queue_crashed(a->tx);
+		fe_connect(&a->fe, a->path);
+		fe_handshake(&a->fe);
+		fe_inflight_set(&a->fe);
+		fe_queues_resume(&a->fe, base);
+		give(b, 20);
+		for (unsigned i = 0; i < 20; i++)
+			gets(b, 2, 1, 100, i);
+		for (unsigned i = 0; i < 20; i++)
+			fe_wait(a->tx, NULL);
+	}
+	host_end(&h);
+}
+
+/* Front-ends that break what they can: their ring, their memory, their connection. The others don't notice. */
+static void hostile(const struct fe_mode *m)
+{
+	static struct host h;
+	struct guest *a = &h.g[0], *b = &h.g[1], *c = &h.g[2];
+	struct vring_driver_buf nowhere = {.addr = UINT64_C(1) << 50, .len = 4096, .wr = true};
+
+	mode = m;
+	host_start(&h, 1, 3, "--mtu=1500");
+	give(a, 200);
+	give(b, 8);
+	give(c, 200);
+	announce(&h, 0);
+	announce(&h, 1);
+	announce(&h, 2);
+	for (unsigned i = 0; i < 6; i++) { /* until there are no more buffers but this one */
+		send_one(a, 2, 60, i);
+		gets(b, 2, 1, 60, i);
+	}
+	fe_submit_direct(b->rx, &nowhere, 1, NULL);
+	fe_flush(b->rx);
+	for (unsigned i = 0; i < 8; i++)
+		send_one(a, 2, 60, i);
+	talk(a, c);
+	fe_close(&b->fe);
+	guest_connect(b); /* whose memory goes away under the receiver's copy */
+	give(b, 100);
+	for (unsigned i = 0; i < b->fe.nregions; i++)
+		CHECK_SYS(ftruncate(b->fe.regions[i].fd, 0));
+	for (unsigned i = 0; i < 8; i++)
+		send_one(a, 2, 60, i);
+	fe_expect_eof(&b->fe);
+	CHECK(fe_process_running(&h.process));
+	talk(a, c);
+	fe_close(&b->fe);
+	fe_init(&b->fe, mode);
+	fe_connect(&b->fe, b->path);
+	CHECK(fe_send_raw(&b->fe, "no message of vhost-user at all, but long enough to be one", 58, NULL, 0));
+	fe_expect_eof(&b->fe);
+	fe_close(&b->fe);
+	talk(c, a);
+	guest_connect(b);
+	give(b, 4);
+	send_one(a, 2, 60, 9);
+	gets(b, 2, 1, 60, 9);
+	host_end(&h);
+}
+
+/* Connected descriptors: the process ends with the last connection. */
+static void descriptors(const struct fe_mode *m)
+{
+	static struct guest g[2];
+	struct fe_process process;
+	char args[2][16];
+	int s[2][2];
+
+	mode = m;
+	for (unsigned i = 0; i < 2; i++) {
+		CHECK_SYS(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, s[i]));
+		CHECK_SYS(fcntl(s[i][1], F_SETFD, 0));
+		snprintf(args[i], sizeof(args[i]), "--fd=%d", s[i][1]);
+	}
+	fe_process_start(&process, -1, FE_ARGS("net", args[0], args[1]));
+	for (unsigned i = 0; i < 2; i++) {
+		close(s[i][1]);
+		g[i].id = i + 1;
+		fe_init(&g[i].fe, m);
+		g[i].fe.device_mask = PLAIN;
+		g[i].fe.sock = s[i][0];
+		guest_up(&g[i]);
+	}
+	give(&g[0], 1);
+	send_one(&g[1], 0, 60, 1);
+	gets(&g[0], 0, 2, 60, 1);
+	fe_close(&g[0].fe);
+	send_one(&g[1], 1, 60, 1);
+	CHECK(fe_process_running(&process));
+	fe_close(&g[1].fe);
+	fe_process_exits(&process, 0);
+}
+
+static void control(const struct fe_mode *m)
+{
+	static struct host h;
+	int fd, events;
+
+	mode = m;
+	host_start(&h, 1, 2, "--mtu=1500");
+	give(&h.g[0], 4);
+	give(&h.g[1], 4);
+	fd = fe_control_open(h.control);
+	events = fe_control_open(h.control);
+	announce(&h, 0);
+	CHECK(answers(fd, "query-net", "\"socket\":0", "\"tx-packets\":1"));
+	CHECK(answers(fd, "query-net", "\"socket\":1", "\"rx-packets\":1"));
+	CHECK(answers(fd, "query-status", "\"socket\":1", "\"socket\":1"));
+	CHECK(answers(fd, "query-stats", "\"socket\":1", h.g[1].path));
+	CHECK(answers(fd, "query-stats", "", "argument socket: missing"));
+	CHECK(answers(fd, "query-net", "\"socket\":2", "2 is none of 0 to 1"));
+	CHECK(answers(fd, "query-metrics", "", "socket=\\\"1\\\",queue=\\\"0\\\""));
+	CHECK(answers(fd, "query-metrics", "\"socket\":1", "takes no argument"));
+	CHECK(answers(fd, "link", "\"socket\":1,\"up\":false", "return"));
+	CHECK_HAS(fe_control_event(events, "link"), "\"socket\":1");
+	CHECK(!linked(&h.g[1]));
+	CHECK(linked(&h.g[0]));
+	fe_close(&h.g[0].fe);
+	CHECK_HAS(fe_control_event(events, "disconnected"), "\"socket\":0");
+	CHECK(answers(fd, "query-status", "\"socket\":0", "\"connected\":false"));
+	CHECK(answers(fd, "query-status", "\"socket\":1", "\"connected\":true"));
+	close(fd);
+	close(events);
+	host_end(&h);
+}
+
+int main(void)
+{
+	fe_each_mode_in_order("three guests", works);
+	fe_each_mode("nothing is lost", lossless);
+	fe_each_layout("two processes with two guests each", mixed);
+	fe_each_layout("a guest without buffers", full);
+	fe_each_layout("a receiver that stops, and goes", stops);
+	fe_each_layout("a sender that goes and comes back", sender_goes);
+	fe_each_layout("front-ends that break what they can", hostile);
+	fe_case("connected descriptors", descriptors, &(struct fe_mode){0});
+	fe_case("the control socket", control, &(struct fe_mode){0});
+	return tap_done();
+}
