@@ -27,7 +27,7 @@ bool net_filter_pass(const struct net_filter *f, const struct iovec *iov, unsign
 	size_t at = 0, want = MIN(len, sizeof(head));
 	unsigned i;
 
-	if (f->promisc && !f->vlans_on)
+	if (net_filter_open(f))
 		return true;
 	for (i = 0; i < n && at < want; i++) {
 		size_t m = MIN(want - at, iov[i].iov_len);

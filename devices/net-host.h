@@ -50,10 +50,10 @@ struct net_host {
 /* What a host end calls; in the lane's loop, the last one in the control loop. */
 void net_rx_wake(struct net_host *h, unsigned lane);
 void net_tx_room(struct net_host *h, unsigned lane);
-/* True: taken, or dropped for good. */
-bool net_receive(struct net_host *h, const struct net_packet *p);
-/* The same of a frame that the turn of another guest brings, in the same loop. */
-bool net_deliver(struct net_host *h, const struct net_packet *p);
+/* How many of n frames are taken, or dropped for good. */
+unsigned net_receive(struct net_host *h, const struct net_packet *p, unsigned n);
+/* The same of frames that the turn of another guest brings, in the same loop. */
+unsigned net_deliver(struct net_host *h, const struct net_packet *p, unsigned n);
 void net_link(struct net_host *h, bool up);
 
 /* Opening: -errno, logged with the option's name. */

@@ -20,6 +20,12 @@ struct net_flow {
 
 void net_flow_parse(struct net_flow *f, const uint8_t *frame, size_t len);
 
+/* Nothing is left to do for the frame. */
+static inline bool net_hdr_plain(const struct virtio_net_hdr_v1 *hdr)
+{
+	return !(hdr->flags & VIRTIO_NET_HDR_F_NEEDS_CSUM) && !hdr->gso_type;
+}
+
 /* Which HOST_* features a frame needs, 0: none. */
 uint64_t net_needs(const struct virtio_net_hdr_v1 *hdr);
 /* The same in GUEST_* bits. */

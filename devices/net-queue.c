@@ -119,8 +119,7 @@ static void rx_done(struct net_pair *p, struct element *const *e, unsigned n)
 
 	if (likely(!c->usecs) || p->nrx_held + n > NET_BATCH) {
 		rx_flush(p);
-		for (i = 0; i < n; i++)
-			virtqueue_push(e[i]);
+		virtqueue_push_many(e, n);
 		return;
 	}
 	for (i = 0; i < n; i++)
@@ -131,19 +130,28 @@ static void rx_done(struct net_pair *p, struct element *const *e, unsigned n)
 		timer_arm_in(virtqueue_loop(p->rx), &p->rx_timer, (uint64_t)c->usecs * 1000);
 }
 
-static void tx_done(struct net_pair *p, struct element *e)
+static void tx_hold(struct net_pair *p, struct element *e)
 {
 	const struct net_coalesce *c = &p->tx_coalesce;
 
-	if (likely(!c->usecs)) {
-		virtqueue_push(e);
-		return;
-	}
 	p->tx_held[p->ntx_held++] = e;
 	if (p->ntx_held >= c->packets || p->ntx_held == NET_BATCH)
 		tx_flush(p);
 	else if (!p->tx_timer.at)
 		timer_arm_in(virtqueue_loop(p->tx), &p->tx_timer, (uint64_t)c->usecs * 1000);
+}
+
+static void tx_done(struct net_pair *p, struct element *const *e, unsigned n)
+{
+	unsigned i;
+
+	if (likely(!p->tx_coalesce.usecs)) {
+		if (n)
+			virtqueue_push_many(e, n);
+		return;
+	}
+	for (i = 0; i < n; i++)
+		tx_hold(p, e[i]);
 }
 
 /* Receive buffers at hand */
@@ -161,26 +169,36 @@ static size_t hand_room(const struct net_pair *p)
 	return p->nhand ? hand_at(p, 0)->wr.left : 0;
 }
 
+/* Takes up to n buffers more. False: there are none now. */
+static bool hand_take(struct net_pair *p, unsigned n)
+{
+	unsigned at = (p->hand_first + p->nhand) % NET_HAND, i;
+
+	if (p->rx_dead)
+		return false;
+	n = MIN(n, NET_HAND - p->nhand);
+	n = virtqueue_pop_many(p->rx, p->hand + at, MIN(n, NET_HAND - at));
+	p->nhand += n;
+	for (i = 0; i < n; i++) {
+		size_t room = p->hand[at + i]->wr.left;
+
+		if (unlikely(room < p->hdr_len)) {
+			p->rx_dead = true;
+			virtqueue_break(
+				p->rx, "a receive buffer of %zu bytes has no room for a header", room);
+			return false;
+		}
+		p->room += room;
+	}
+	return n;
+}
+
 /* Takes buffers until there is room for n bytes. False: there are not enough now. */
 static bool hand_fill(struct net_pair *p, size_t n)
 {
-	while (p->mergeable ? p->room < n : !p->nhand) {
-		struct element *e;
-
-		if (p->nhand == NET_HAND || p->rx_dead)
+	while (p->mergeable ? p->room < n : !p->nhand)
+		if (p->nhand == NET_HAND || !hand_take(p, 1))
 			return false;
-		e = virtqueue_pop(p->rx);
-		if (!e)
-			return false;
-		p->hand[(p->hand_first + p->nhand++) % NET_HAND] = e;
-		if (unlikely(e->wr.left < p->hdr_len)) {
-			p->rx_dead = true;
-			virtqueue_break(
-				p->rx, "a receive buffer of %zu bytes has no room for a header", e->wr.left);
-			return false;
-		}
-		p->room += e->wr.left;
-	}
 	return true;
 }
 
@@ -381,7 +399,7 @@ static bool rx_bounce(struct net_pair *lane)
 	}
 	frame = (struct iovec){s->frame, lane->bounced};
 	packet = (struct net_packet){.hdr = lane->bounced_hdr, .iov = &frame, .n = 1, .len = lane->bounced};
-	if (!net_receive(h, &packet)) {
+	if (!net_receive(h, &packet, 1)) {
 		listen(lane, false);
 		return false;
 	}
@@ -506,7 +524,7 @@ static struct net_pair *steer(struct net *net, const struct net_packet *packet, 
 	return &net->pairs[hash % net->active];
 }
 
-bool net_receive(struct net_host *host, const struct net_packet *packet)
+static bool receive(struct net_host *host, const struct net_packet *packet)
 {
 	struct net *net = host->net;
 	struct rx_header h = {0};
@@ -548,14 +566,95 @@ bool net_receive(struct net_host *host, const struct net_packet *packet)
 	return true;
 }
 
-bool net_deliver(struct net_host *h, const struct net_packet *packet)
+static inline void copy_small(uint8_t *dst, const uint8_t *src, size_t n)
+{
+	if (n >= 64 && n <= 128) { /* known sizes are a few instructions, and they may overlap */
+		memcpy(dst, src, 64);
+		memcpy(dst + n - 64, src + n - 64, 64);
+	} else {
+		memcpy(dst, src, n);
+	}
+}
+
+/* A frame in one piece, into a buffer in one piece. False: it is not that simple, nothing was done. */
+static inline bool rx_put_simple(struct net_pair *p, struct element *e, const struct net_packet *packet)
+{
+	struct virtio_net_hdr_v1 hdr = packet->hdr;
+	size_t room = e->wr.left;
+	uint8_t *at;
+
+	if (unlikely(packet->n != 1) ||
+		(!net_hdr_plain(&packet->hdr) && (net_needs_guest(&packet->hdr) & ~p->offloads)))
+		return false;
+	at = cursor_piece(&e->wr, NET_HDR + packet->len);
+	if (unlikely(!at))
+		return false;
+	hdr.num_buffers = htole16(1);
+	memcpy(at, &hdr, NET_HDR);
+	copy_small(at + NET_HDR, packet->iov->iov_base, packet->len);
+	p->room -= room;
+	return true;
+}
+
+/* The first of n frames, as long as they are simple and there are buffers. */
+static unsigned receive_simple(struct net_pair *p, const struct net_packet *packet, unsigned n)
+{
+	struct element *done[NET_BATCH];
+	bool all = net_filter_open(&p->filter);
+	unsigned i, count = 0;
+	uint64_t bytes = 0;
+
+	n = MIN(n, NET_BATCH);
+	if (p->nhand < n)
+		hand_take(p, n - p->nhand);
+	for (i = 0; i < n && count < p->nhand && !p->rx_dead; i++) {
+		struct element *e = hand_at(p, count);
+
+		if (!all && !net_filter_pass(&p->filter, packet[i].iov, packet[i].n, packet[i].len)) {
+			p->count.rx_filtered++;
+			continue;
+		}
+		if (!rx_put_simple(p, e, &packet[i]))
+			break;
+		bytes += packet[i].len;
+		done[count++] = e;
+	}
+	p->hand_first = (p->hand_first + count) % NET_HAND;
+	p->nhand -= count;
+	p->count.rx_packets += count;
+	p->count.rx_bytes += bytes;
+	if (likely(!p->rx_coalesce.usecs && count))
+		rx_done(p, done, count);
+	else
+		for (n = 0; n < count; n++)
+			rx_done(p, done + n, 1);
+	return i;
+}
+
+unsigned net_receive(struct net_host *host, const struct net_packet *packet, unsigned n)
+{
+	struct net *net = host->net;
+	struct net_pair *p = &net->pairs[0];
+	unsigned i = 0;
+
+	while (i < n) {
+		if (likely(net->active == 1 && !net->rss.on && p->hdr_len == NET_HDR && p->rx &&
+			    !net->rx_bucket.rate && net->pcap == NULL))
+			i += receive_simple(p, packet + i, n - i);
+		if (i < n && !receive(host, &packet[i++]))
+			return i - 1;
+	}
+	return n;
+}
+
+unsigned net_deliver(struct net_host *h, const struct net_packet *packet, unsigned n)
 {
 	unsigned i;
 
 	for (i = 0; i < h->net->active; i++)
 		if (h->net->pairs[i].rx)
 			virtqueue_refill(h->net->pairs[i].rx);
-	return net_receive(h, packet);
+	return net_receive(h, packet, n);
 }
 
 void net_rx_wake(struct net_host *h, unsigned lane)
@@ -578,35 +677,44 @@ void net_tx_room(struct net_host *h, unsigned lane)
 /* Transmission */
 
 struct tx_batch {
+	struct element *elements[NET_BATCH]; /* taken of the ring */
+	unsigned taken, first;		     /* of these; the first one that is not done */
 	struct net_packet packets[NET_BATCH];
-	struct element *elements[NET_BATCH];
 	struct iovec iov[NET_BATCH_SEGS];
-	unsigned n, segs;
+	unsigned n, segs; /* frames from the first one on that are not sent yet, and their pieces */
 };
 
+static void tx_give_back(struct tx_batch *t)
+{
+	while (t->taken > t->first)
+		virtqueue_unpop(t->elements[--t->taken]);
+}
+
+/* False: the host has no room, and what was not sent is in the ring again. */
 static bool tx_send(struct net_pair *p, struct tx_batch *t)
 {
 	struct net *net = p->net;
 	struct net_host *h = net->host;
-	unsigned i, sent = t->n;
+	unsigned i, n = t->n, sent = n;
+	uint64_t bytes = 0;
 
-	if (!t->n)
+	if (!n)
 		return true;
 	if (likely(__atomic_load_n(&net->link, __ATOMIC_RELAXED)))
-		sent = h->ops->send(h, p->index % h->lanes, t->packets, t->n);
+		sent = h->ops->send(h, p->index % h->lanes, t->packets, n);
 	if (unlikely(net->pcap))
 		net_tee(net, t->packets, sent);
-	for (i = 0; i < sent; i++) {
-		p->count.tx_packets++;
-		p->count.tx_bytes += t->packets[i].len;
-		bucket_take(&net->tx_bucket, t->packets[i].len);
-		tx_done(p, t->elements[i]);
-	}
-	for (i = t->n; i > sent; i--)
-		virtqueue_unpop(t->elements[i - 1]);
-	i = t->n;
+	for (i = 0; i < sent; i++)
+		bytes += t->packets[i].len;
+	p->count.tx_packets += sent;
+	p->count.tx_bytes += bytes;
+	bucket_take(&net->tx_bucket, bytes);
+	tx_done(p, t->elements + t->first, sent);
+	t->first += sent;
 	t->n = t->segs = 0;
-	return sent == i;
+	if (unlikely(sent < n))
+		tx_give_back(t);
+	return sent == n;
 }
 
 /* Sends what is left of a frame that was cut. False: the host has no room. */
@@ -644,93 +752,107 @@ static bool tx_segments(struct net_pair *p, const struct net_packet *packet)
 	return tx_cuttings(p);
 }
 
-/* The header, checked: 0, or -EINVAL for a frame that is dropped. */
-static int tx_header(struct net_pair *p, struct element *e, struct net_packet *packet)
+/* The header, checked, and what the frame needs of the host. False: the frame is dropped. */
+static bool tx_header(struct net_pair *p, struct element *e, struct net_packet *packet, uint64_t *needs)
 {
 	uint8_t hdr[NET_HDR_MAX];
-	uint64_t allowed = p->net->b->features;
+	const void *at = cursor_piece(&e->rd, p->hdr_len);
 
-	cursor_get(&e->rd, hdr, p->hdr_len);
-	packet->hdr.num_buffers = 0;
-	memcpy(&packet->hdr, hdr, 10);
-	packet->len = e->rd.left;
-	if (e->rd.bad || packet->len < NET_MIN_FRAME || packet->len > NET_MAX_FRAME)
-		return -EINVAL;
-	packet->hdr.flags &= VIRTIO_NET_HDR_F_NEEDS_CSUM;
-	if (packet->hdr.gso_type == 0 && packet->hdr.flags == 0) {
-		memset(&packet->hdr, 0, sizeof(packet->hdr));
-		return 0;
+	if (unlikely(!at)) {
+		cursor_get(&e->rd, hdr, p->hdr_len);
+		at = hdr;
 	}
-	if (!net_hdr_valid(&packet->hdr, packet->len) || (net_needs(&packet->hdr) & ~allowed))
-		return -EINVAL;
-	return 0;
+	packet->hdr.num_buffers = 0;
+	memcpy(&packet->hdr, at, 10);
+	packet->len = e->rd.left;
+	*needs = 0;
+	if (unlikely(e->rd.bad) || packet->len < NET_MIN_FRAME || packet->len > NET_MAX_FRAME)
+		return false;
+	if (likely(net_hdr_plain(&packet->hdr))) {
+		memset(&packet->hdr, 0, sizeof(packet->hdr));
+		return true;
+	}
+	packet->hdr.flags &= VIRTIO_NET_HDR_F_NEEDS_CSUM;
+	*needs = net_needs(&packet->hdr);
+	return net_hdr_valid(&packet->hdr, packet->len) && !(*needs & ~p->net->b->features);
 }
 
 /* The pieces of the frame; false: the batch has no place for them. */
 static bool tx_pieces(struct tx_batch *t, const struct element *e, struct net_packet *packet)
 {
-	struct cursor c = e->rd;
-	unsigned i, n;
+	struct iovec *v = &t->iov[t->segs];
+	unsigned i;
 	size_t len = 0;
 
-	packet->iov = &t->iov[t->segs];
-	n = cursor_iovec(&c, packet->len, &t->iov[t->segs], NET_BATCH_SEGS - t->segs);
-	for (i = 0; i < n; i++)
-		len += t->iov[t->segs + i].iov_len;
-	packet->n = n;
+	packet->iov = v;
+	packet->n = cursor_iovec(&e->rd, packet->len, v, NET_BATCH_SEGS - t->segs);
+	for (i = 0; i < packet->n; i++)
+		len += v[i].iov_len;
 	if (len < packet->len)
 		return false;
-	t->segs += n;
+	t->segs += packet->n;
 	return true;
 }
 
-/* False: the host has no room. */
-static bool tx_one(struct net_pair *p, struct tx_batch *t, struct element *e)
+static void tx_drop(struct net_pair *p, struct tx_batch *t)
 {
-	struct net_packet *packet = &t->packets[t->n];
-	bool drop = tx_header(p, e, packet) < 0;
+	log_guest_warn("queue %u: a frame to send is not valid and was dropped", virtqueue_index(p->tx));
+	virtqueue_count_error(p->tx);
+	p->count.tx_dropped++;
+	tx_done(p, &t->elements[t->first++], 1);
+}
 
-	if (drop || (net_needs(&packet->hdr) & ~p->net->host->takes) || !tx_pieces(t, e, packet)) {
-		struct net_packet copy = *packet;
+/* The next one of those taken. False: the host has no room. */
+static bool tx_one(struct net_pair *p, struct tx_batch *t)
+{
+	struct element *e = t->elements[t->first + t->n];
+	struct net_packet *packet = &t->packets[t->n], copy;
+	uint64_t needs;
+	bool valid = tx_header(p, e, packet, &needs);
 
-		if (!tx_send(p, t)) {
-			virtqueue_unpop(e);
-			return false;
-		}
-		packet = &t->packets[0];
-		*packet = copy;
-		if (drop) {
-			log_guest_warn("queue %u: a frame to send is not valid and was dropped",
-				virtqueue_index(p->tx));
-			virtqueue_count_error(p->tx);
-			p->count.tx_dropped++;
-			tx_done(p, e);
-			return true;
-		}
-		tx_pieces(t, e, packet);
-		if (net_needs(&packet->hdr) & ~p->net->host->takes) {
-			t->segs = 0;
-			drop = !tx_segments(p, packet);
-			tx_done(p, e);
-			return !drop;
-		}
+	needs &= ~p->net->host->takes;
+	if (likely(valid && !needs) && likely(tx_pieces(t, e, packet))) {
+		t->n++;
+		return true;
 	}
-	t->elements[t->n++] = e;
-	return t->n < NET_BATCH || tx_send(p, t);
+	copy = *packet;
+	if (!tx_send(p, t))
+		return false;
+	if (!valid) {
+		tx_drop(p, t);
+		return true;
+	}
+	t->packets[0] = copy;
+	tx_pieces(t, e, &t->packets[0]);
+	if (!needs) {
+		t->n++;
+		return true;
+	}
+	valid = tx_segments(p, &t->packets[0]);
+	tx_done(p, &t->elements[t->first++], 1);
+	t->segs = 0;
+	if (!valid)
+		tx_give_back(t);
+	return valid;
 }
 
 void net_tx_ready(struct net_pair *p)
 {
 	struct tx_batch t;
-	struct element *e;
 
-	t.n = t.segs = 0;
 	if (!tx_cuttings(p))
 		return;
-	while (bucket_ready(&p->net->tx_bucket, p->net->b->loop) && (e = virtqueue_pop(p->tx)))
-		if (!tx_one(p, &t, e))
+	while (bucket_ready(&p->net->tx_bucket, p->net->b->loop)) {
+		t.taken = virtqueue_pop_many(p->tx, t.elements, NET_BATCH);
+		if (!t.taken)
 			return;
-	tx_send(p, &t);
+		t.first = t.n = t.segs = 0;
+		while (t.first + t.n < t.taken)
+			if (!tx_one(p, &t))
+				return;
+		if (!tx_send(p, &t))
+			return;
+	}
 }
 
 /* Start and stop */

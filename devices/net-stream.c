@@ -181,7 +181,7 @@ static bool deliver(struct stream *s)
 			break;
 		v = (struct iovec){s->in + s->first + PREFIX, len};
 		p = (struct net_packet){.iov = &v, .n = 1, .len = len};
-		if (len >= NET_MIN_FRAME && !net_receive(&s->h, &p))
+		if (len >= NET_MIN_FRAME && !net_receive(&s->h, &p, 1))
 			return false;
 		s->first += PREFIX + len;
 	}

@@ -320,7 +320,7 @@ static bool peer_receive(struct port *p, struct peer *peer, bool *found)
 		cursor_get(&c, mac, 12);
 		learn(p, mac + 6, (unsigned)(peer - p->peer));
 		if (likely(!net_needs(&packet.hdr) || net_hdr_valid(&packet.hdr, packet.len)) &&
-			!net_receive(&p->h, &packet))
+			!net_receive(&p->h, &packet, 1))
 			return false;
 		net_ring_next(&peer->in);
 		*found = true;
@@ -449,7 +449,7 @@ static void stall_expired(struct timer *t)
 
 static inline bool put_now(struct peer *peer, const struct net_packet *packet)
 {
-	return peer->other ? net_deliver(&peer->other->h, packet) : net_ring_put(&peer->out, packet);
+	return peer->other ? net_deliver(&peer->other->h, packet, 1) : net_ring_put(&peer->out, packet);
 }
 
 /* False: there is no room, and the frame is worth waiting for it. */
@@ -474,6 +474,20 @@ static bool put(struct port *p, struct peer *peer, const struct net_packet *pack
 	}
 	/* the peer is told that we wait; it may have made room before it saw that */
 	return net_ring_wait(&peer->out) && net_ring_put(&peer->out, packet);
+}
+
+/* Frames for one peer; how many of them. */
+static unsigned put_many(struct port *p, struct peer *peer, const struct net_packet *packet, unsigned n)
+{
+	unsigned i = peer->other ? net_deliver(&peer->other->h, packet, n) : 0;
+
+	if (i) {
+		peer->full_since = 0;
+		peer->stalled = false;
+	}
+	while (i < n && put(p, peer, &packet[i], true))
+		i++;
+	return i;
 }
 
 static void publish(struct port *p)
@@ -512,36 +526,57 @@ static void flood(struct port *p, const struct net_packet *packet, const uint8_t
 	}
 }
 
+static void addresses(const struct net_packet *packet, uint8_t mac[12])
+{
+	struct cursor c;
+
+	if (likely(packet->iov->iov_len >= 12)) {
+		memcpy(mac, packet->iov->iov_base, 12);
+		return;
+	}
+	cursor_init(&c, packet->iov, packet->n);
+	cursor_get(&c, mac, 12);
+}
+
+/* How many of n frames have the addresses of the first one: most go the same way as the one before. */
+static unsigned alike(const struct net_packet *packet, unsigned n, const uint8_t mac[12])
+{
+	uint8_t other[12];
+	unsigned i;
+
+	for (i = 1; i < n; i++) {
+		addresses(&packet[i], other);
+		if (memcmp(mac, other, 12) != 0)
+			break;
+	}
+	return i;
+}
+
 static unsigned switch_send(struct net_host *h, unsigned lane, const struct net_packet *packet, unsigned n)
 {
 	struct port *p = port_of(h);
-	uint8_t last[12] = {0}; /* the addresses of the frame before: most go the same way */
-	struct peer *to = NULL;
-	unsigned i;
+	unsigned i = 0, k;
 
 	(void)lane;
 	p->now = loop_now(h->loop);
-	for (i = 0; i < n; i++) {
+	while (i < n) {
 		uint8_t mac[12];
+		struct peer *to = NULL;
+		unsigned many, sent;
 
-		if (likely(packet[i].iov->iov_len >= sizeof(mac))) {
-			memcpy(mac, packet[i].iov->iov_base, sizeof(mac));
-		} else {
-			struct cursor c;
-
-			cursor_init(&c, packet[i].iov, packet[i].n);
-			cursor_get(&c, mac, sizeof(mac));
+		addresses(&packet[i], mac);
+		many = alike(&packet[i], n - i, mac);
+		if (!(mac[0] & 1))
+			to = find(p, mac);
+		if (!to) {
+			for (k = 0; k < many; k++)
+				flood(p, &packet[i++], mac + 6);
+			continue;
 		}
-		if (!to || memcmp(mac, last, sizeof(mac)) != 0) {
-			memcpy(last, mac, sizeof(mac));
-			to = mac[0] & 1 ? NULL : find(p, mac);
-			if (!to) {
-				flood(p, &packet[i], mac + 6);
-				continue;
-			}
-			teach(p, to, mac + 6);
-		}
-		if (unlikely(!put(p, to, &packet[i], true))) {
+		teach(p, to, mac + 6);
+		sent = put_many(p, to, &packet[i], many);
+		i += sent;
+		if (unlikely(sent < many)) {
 			p->full = to;
 			timer_arm_in(h->loop, &p->stall, STALL_NS);
 			break;

@@ -22,7 +22,7 @@ static bool user_frame(void *owner, const void *frame, size_t len)
 	struct iovec v = {(void *)frame, len};
 	struct net_packet p = {.iov = &v, .n = 1, .len = len};
 
-	return net_receive(&u->h, &p);
+	return net_receive(&u->h, &p, 1);
 }
 
 static unsigned user_send(struct net_host *h, unsigned lane, const struct net_packet *p, unsigned n)

@@ -180,6 +180,12 @@ void net_tx_stop(struct net_pair *p);
 /* ---- net-filter.c ---- */
 
 void net_filter_reset(struct net_filter *f, const uint8_t mac[6], bool vlans);
+/* All frames pass. */
+static inline bool net_filter_open(const struct net_filter *f)
+{
+	return f->promisc && !f->vlans_on;
+}
+
 bool net_filter_pass(const struct net_filter *f, const struct iovec *iov, unsigned n, size_t len);
 
 /* ---- net-ctrl.c ---- */

@@ -80,6 +80,15 @@ struct element *virtqueue_pop(struct virtqueue *q)
 	return &b->e;
 }
 
+unsigned virtqueue_pop_many(struct virtqueue *q, struct element **e, unsigned max)
+{
+	unsigned n = 0;
+
+	while (n < max && (e[n] = virtqueue_pop(q)))
+		n++;
+	return n;
+}
+
 static void check_received(struct virtqueue *q, struct buffer *b)
 {
 	struct net_pair *p = &f.net->pairs[q->index / 2];
@@ -112,6 +121,13 @@ void virtqueue_push(struct element *e)
 		check_received(q, b);
 	free(b->bytes);
 	b->bytes = NULL;
+}
+
+void virtqueue_push_many(struct element *const *e, unsigned n)
+{
+	require(n > 0, "some are pushed");
+	for (unsigned i = 0; i < n; i++)
+		virtqueue_push(e[i]);
 }
 
 void virtqueue_unpop(struct element *e)
@@ -241,7 +257,7 @@ static void host_room(struct net_host *h)
 		{f.frame, f.frame_len / 2}, {f.frame + f.frame_len / 2, f.frame_len - f.frame_len / 2}};
 	struct net_packet p = {.hdr = f.frame_hdr, .iov = v, .n = 2, .len = f.frame_len};
 
-	if (f.frame_len && net_receive(h, &p))
+	if (f.frame_len && net_receive(h, &p, 1))
 		f.frame_len = 0;
 }
 
