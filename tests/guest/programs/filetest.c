@@ -9,6 +9,7 @@
  *        filetest whose FILE START LEN       0 if nobody has a lock there, 2 if somebody has
  *        filetest xattr FILE                 sets, reads, lists and removes extended attributes
  *        filetest acl DIR                    access and default ACLs hold
+ *        filetest readers FILE               1000 may read it by the ACL that "acl" gave it, and 1001 not
  *        filetest swap DIR SECONDS           exchanges DIR/d and DIR/link all the time
  *        filetest peek DIR SECONDS           opens DIR/d/f all the time: never finds other content than "inside"
  *        filetest posix DIR                  small rules of rename, link, unlink, append, times
@@ -212,23 +213,30 @@ static int can_read_as(const char *path, uid_t uid)
 	return status == 0;
 }
 
-static int acls(const char *dir)
+static int readers(const char *path)
 {
 	struct acl back;
+
+	if (MUST(getxattr(path, "system.posix_acl_access", &back, sizeof(back))) != sizeof(back) ||
+		memcmp(&back, &private_acl, sizeof(back)) != 0)
+		FAIL("the ACL is not what it was");
+	if (!can_read_as(path, 1000) || can_read_as(path, 1001))
+		FAIL("the ACL does not hold");
+	return 0;
+}
+
+static int acls(const char *dir)
+{
 	char path[PATH_MAX], sub[PATH_MAX];
 	struct stat st;
 
 	snprintf(path, sizeof(path), "%s/acl", dir);
 	close((int)MUST(open(path, O_CREAT | O_WRONLY, 0600)));
 	MUST(setxattr(path, "system.posix_acl_access", &private_acl, sizeof(private_acl), 0));
-	if (MUST(getxattr(path, "system.posix_acl_access", &back, sizeof(back))) != sizeof(back) ||
-		memcmp(&back, &private_acl, sizeof(back)) != 0)
-		FAIL("the ACL is not what it was");
 	MUST(stat(path, &st));
 	if ((st.st_mode & 0777) != 0640) /* the mask stands in for the group */
 		FAIL("mode %o", st.st_mode);
-	if (!can_read_as(path, 1000) || can_read_as(path, 1001))
-		FAIL("the ACL does not hold");
+	readers(path);
 	snprintf(sub, sizeof(sub), "%s/acldir", dir);
 	MUST(mkdir(sub, 0755));
 	MUST(setxattr(sub, "system.posix_acl_default", &private_acl, sizeof(private_acl), 0));
@@ -370,6 +378,8 @@ static int posix(const char *dir)
 	if (a.st_size != 100000 || a.st_blocks > 100)
 		FAIL("no hole");
 	MUST(open(".", O_RDONLY | O_DIRECTORY));
+	/* the protocol has no message for it, so Linux says so; programs then take a name */
+	REFUSED(open(".", O_TMPFILE | O_RDWR, 0600), EOPNOTSUPP);
 	return 0;
 }
 
@@ -385,6 +395,8 @@ int main(int argc, char **argv)
 		return xattrs(argv[2]);
 	if (strcmp(what, "acl") == 0)
 		return acls(argv[2]);
+	if (strcmp(what, "readers") == 0)
+		return readers(argv[2]);
 	if (strcmp(what, "posix") == 0)
 		return posix(argv[2]);
 	if (strcmp(what, "swap") == 0 && argc == 4)
