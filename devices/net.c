@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Network device (virtio 1.3, 5.1): options, configuration space, life. The frames' way is in net-queue.c, the control queue in
- * net-ctrl.c, the host ends behind net-host.h.
+ * Network device (virtio 1.3, 5.1): options, configuration space, life. The frames' ways are in net-receive.c and net-send.c,
+ * the control queue in net-ctrl.c, the host ends behind net-host.h.
  *
  * Queue 2i receives and queue 2i + 1 transmits for pair i; the control queue is the last one. A pair lives in one loop. With a host
  * end that has a lane for each pair, each pair may have a thread, and shares nothing with the others; with any other host end,

@@ -162,7 +162,7 @@ void net_tee(struct net *net, const struct net_packet *p, unsigned n);
 /* The bits of virtio_net_config.status; tell: the driver is to look. */
 void net_status(struct net *net, uint16_t set, uint16_t clear, bool tell);
 
-/* ---- net-queue.c ---- */
+/* ---- net-queue.c, net-receive.c, net-send.c ---- */
 
 /* What a pair needs besides; -ENOMEM. */
 int net_pair_init(struct net_pair *p, struct net *net, unsigned index);

@@ -17,6 +17,8 @@
 #include "../../devices/net-filter.c"
 #include "../../devices/net-offload.c"
 #include "../../devices/net-queue.c"
+#include "../../devices/net-receive.c"
+#include "../../devices/net-send.c"
 #include "../../devices/net.c"
 
 enum { STEPS_MAX = 300, PAIRS = 2, BUFFERS = 600, SPACE = 70000, PIECES = 7 };
