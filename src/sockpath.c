@@ -118,7 +118,7 @@ int sockpath_listen(
 
 void sockpath_remove(struct sockpath *s)
 {
-	CLEANUP_FD int lock = s->path ? directory_lock(s->path) : -1;
+	CLEANUP_FD int lock UNUSED = s->path ? directory_lock(s->path) : -1;
 	struct stat st;
 
 	if (s->path && lstat(s->path, &st) == 0 && st.st_dev == s->dev && st.st_ino == s->ino)
