@@ -83,6 +83,7 @@ struct port {
 	bool paused;	    /* the guest has no buffers, */
 	bool waited;	    /* and ports of this process wait for them */
 	bool others_first;  /* who gets new ones first: those, else the rings */
+	unsigned next;	    /* of them, who goes first the next time */
 	unsigned npeers, nrings,
 		ready; /* all, of them those in other processes, and all that are connected */
 	struct peer peer[PEERS];
@@ -356,17 +357,20 @@ static bool receive_all(struct port *p)
 	return found;
 }
 
-/* Lets the ports of this process that wait for us try again. */
+/* Lets the ports of this process that wait for us try again, each time another one first. */
 static void wake_others(struct port *p)
 {
-	unsigned i;
+	unsigned n, first = p->next;
 
 	p->waited = false;
-	for (i = 0; i < PEERS; i++) {
+	for (n = 0; n < PEERS; n++) {
+		unsigned i = (first + n) % PEERS;
 		struct port *other = p->peer[i].port ? p->peer[i].other : NULL;
 
 		if (!other || !other->full || other->full->other != p)
 			continue;
+		if (p->next == first)
+			p->next = i + 1;
 		other->full = NULL;
 		timer_disarm(&other->stall);
 		net_tx_room(&other->h, 0);

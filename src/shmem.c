@@ -26,7 +26,9 @@
 #include "log.h"
 #include "util.h"
 
-enum { SHMEM_SLOTS = 2048 };
+enum { SHMEM_SLOTS = 64 * 1100 }; /* as many sessions as a process can have, and two full maps for each */
+
+unsigned shmem_max = SHMEM_SLOTS;
 
 /* All fields are atomic. */
 struct shmem_slot {
@@ -36,8 +38,9 @@ struct shmem_slot {
 	uintptr_t start, end, page;
 };
 
+static struct shmem_slot slots[SHMEM_SLOTS];
+
 static struct {
-	struct shmem_slot slot[SHMEM_SLOTS];
 	unsigned top; /* slots from here on were never used */
 	bool lost;
 	int eventfd;
@@ -67,12 +70,13 @@ static void slot_write(struct shmem_slot *s, uintptr_t start, uintptr_t end, uin
 
 static int slot_claim(void)
 {
-	for (unsigned i = 0; i < SHMEM_SLOTS; i++) {
+	for (unsigned i = 0; i < shmem_max; i++) {
 		bool expected = false;
 		unsigned top = i + 1, seen = __atomic_load_n(&guard.top, __ATOMIC_RELAXED);
 
-		if (!__atomic_compare_exchange_n(
-			    &guard.slot[i].used, &expected, true, false, __ATOMIC_ACQUIRE, __ATOMIC_RELAXED))
+		if (__atomic_load_n(&slots[i].used, __ATOMIC_RELAXED) ||
+			!__atomic_compare_exchange_n(
+				&slots[i].used, &expected, true, false, __ATOMIC_ACQUIRE, __ATOMIC_RELAXED))
 			continue;
 		while (seen < top && !__atomic_compare_exchange_n(&guard.top, &seen, top, true,
 					     __ATOMIC_RELEASE, __ATOMIC_RELAXED))
@@ -84,9 +88,9 @@ static int slot_claim(void)
 
 static void slot_release(int i)
 {
-	__atomic_store_n(&guard.slot[i].lost, false, __ATOMIC_RELEASE);
-	slot_write(&guard.slot[i], 0, 0, 0);
-	__atomic_store_n(&guard.slot[i].used, false, __ATOMIC_RELEASE);
+	__atomic_store_n(&slots[i].lost, false, __ATOMIC_RELEASE);
+	slot_write(&slots[i], 0, 0, 0);
+	__atomic_store_n(&slots[i].used, false, __ATOMIC_RELEASE);
 }
 
 /* Puts zero memory over the rest of the mapping that addr is in; false: addr is in none. Async-signal-safe.
@@ -98,10 +102,10 @@ static bool guard_cover(uintptr_t addr)
 	for (unsigned i = 0; i < top; i++) {
 		uintptr_t start, end, page, from;
 
-		if (!slot_read(&guard.slot[i], &start, &end, &page) || addr < start || addr >= end)
+		if (!slot_read(&slots[i], &start, &end, &page) || addr < start || addr >= end)
 			continue;
 		from = start + ALIGN_DOWN(addr - start, page);
-		__atomic_store_n(&guard.slot[i].lost, true, __ATOMIC_RELEASE);
+		__atomic_store_n(&slots[i].lost, true, __ATOMIC_RELEASE);
 		/* NOLINTNEXTLINE(performance-no-int-to-ptr) */
 		return mmap((void *)from, end - from, PROT_READ | PROT_WRITE,
 			       MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED | MAP_NORESERVE, -1, 0) != MAP_FAILED;
@@ -163,7 +167,7 @@ bool shmem_lost(void)
 
 bool shmem_is_lost(const struct shmem *s)
 {
-	return __atomic_load_n(&guard.slot[s->slot].lost, __ATOMIC_ACQUIRE);
+	return __atomic_load_n(&slots[s->slot].lost, __ATOMIC_ACQUIRE);
 }
 
 /* The page size that mappings of fd must be aligned to. */
@@ -208,7 +212,7 @@ static int shmem_attach(struct shmem *s, int prot)
 	}
 	s->addr = (uint8_t *)s->map + (s->offset - begin);
 	madvise(s->map, s->map_len, MADV_DONTDUMP);
-	slot_write(&guard.slot[s->slot], (uintptr_t)s->map, (uintptr_t)s->map + s->map_len, s->page);
+	slot_write(&slots[s->slot], (uintptr_t)s->map, (uintptr_t)s->map + s->map_len, s->page);
 	return 0;
 }
 

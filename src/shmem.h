@@ -30,6 +30,9 @@ struct shmem {
 	int slot; /* in the guard's table */
 };
 
+/* So many mappings at a time; tests lower it. */
+extern unsigned shmem_max;
+
 /* Installs the SIGBUS handler; returns the eventfd that becomes readable after a loss, or -errno. Once a
  * process. */
 int shmem_guard(void);
