@@ -189,6 +189,8 @@ static bool rx_finish(struct net_pair *p)
 	return true;
 }
 
+static void rx_cut(struct net_pair *p, const struct net_packet *packet, const struct rx_header *h);
+
 /* Reads a frame into guest memory. 1: done, 0: no frame or no buffers, or it waits. */
 static bool rx_read(struct net_pair *p)
 {
@@ -222,8 +224,9 @@ static bool rx_read(struct net_pair *p)
 		p->count.rx_filtered++;
 		return true;
 	}
-	if (net_needs_guest(&p->pending_hdr) & ~p->offloads) {
-		p->count.rx_dropped++; /* left over from before the driver changed its mind */
+	if (unlikely(net_needs_guest(&p->pending_hdr) & ~p->offloads)) {
+		tee.hdr = p->pending_hdr;
+		rx_cut(p, &tee, &(struct rx_header){0});
 		return true;
 	}
 	if (unlikely(p->net->pcap))
@@ -343,6 +346,24 @@ static bool rx_put(struct net_pair *p, const struct net_packet *packet, const st
 	return true;
 }
 
+/* A frame that the driver can't take as it is. Pieces that find no buffers are lost. */
+static void rx_cut(struct net_pair *p, const struct net_packet *packet, const struct rx_header *h)
+{
+	struct net_cuttings *s = &p->scratch->rx;
+	size_t len = net_gather(s->frame, MIN(packet->len, (size_t)NET_MAX_FRAME), packet);
+	unsigned i, n = 0;
+
+	if (net_hdr_valid(&packet->hdr, len))
+		n = net_segment(&packet->hdr, s->frame, len, s->out, s->iov, s->packets, NET_SEGMENTS);
+	for (i = 0; i < n && rx_put(p, &s->packets[i], h); i++)
+		;
+	if (unlikely(p->net->pcap))
+		net_tee(p->net, s->packets, i);
+	p->count.segmented++;
+	if (i < n || !n)
+		p->count.rx_dropped++;
+}
+
 /* The pair that a frame is for, and what the driver is told about its flow. */
 static struct net_pair *steer(struct net *net, const struct net_packet *packet, struct rx_header *h)
 {
@@ -376,9 +397,6 @@ static bool receive(struct net_host *host, const struct net_packet *packet)
 	struct net *net = host->net;
 	struct rx_header h = {0};
 	struct net_pair *p = steer(net, packet, &h);
-	struct net_cuttings *s = &p->scratch->rx;
-	unsigned i, n;
-	size_t len;
 
 	if (!p->rx || p->rx_dead) {
 		p->count.rx_dropped++;
@@ -399,17 +417,7 @@ static bool receive(struct net_host *host, const struct net_packet *packet)
 	}
 	if (!hand_fill(p, p->hdr_len))
 		return false;
-	len = net_gather(s->frame, NET_MAX_FRAME, packet);
-	n = net_hdr_valid(&packet->hdr, len)
-		    ? net_segment(&packet->hdr, s->frame, len, s->out, s->iov, s->packets, NET_SEGMENTS)
-		    : 0;
-	for (i = 0; i < n && rx_put(p, &s->packets[i], &h); i++)
-		;
-	if (unlikely(net->pcap))
-		net_tee(net, s->packets, i);
-	p->count.segmented++;
-	if (i < n || !n)
-		p->count.rx_dropped++;
+	rx_cut(p, packet, &h);
 	return true;
 }
 

@@ -72,6 +72,12 @@ guest()
 	uml_start "$1" 60 virtio_uml.device="$socket:1" < <(cat "$tmp/common" -)
 }
 
+# connects: does the guest answer at the forwarded port?
+connects()
+{
+	[ "$(socat -u TCP:127.0.0.1:2002 -)" = "got you" ]
+}
+
 # ---- the network in user space ----
 
 backend user net --forward=udp:2001:5201 --forward=tcp:2001:5201 --forward=tcp:2002:3002 --pcap="$tmp/user.pcap"
@@ -88,7 +94,7 @@ GUEST
 ok "the guest listens" await 60 test -e "$tmp/user-guest/listens"
 ok "datagrams to the guest" iperf3 -c 127.0.0.1 -p 2001 -u -b 20M -n 2M -l 1400
 ok "and from it" iperf3 -c 127.0.0.1 -p 2001 -u -b 20M -n 2M -l 1400 -R
-is "a connection to the guest" "$(socat -u TCP:127.0.0.1:2002 -)" "got you"
+ok "a connection to the guest" await 10 connects
 touch "$tmp/user-guest/talked"
 guest_wait user-guest
 ok "the back-end ends at SIGTERM" stop user
@@ -115,7 +121,7 @@ touch /host/listens
 check "the host has talked to it" await 20 test -e /host/talked
 GUEST
 ok "the guest listens" await 60 test -e "$tmp/restricted-guest/listens"
-is "a connection to the guest" "$(socat -u TCP:127.0.0.1:2002 -)" "got you"
+ok "a connection to the guest" await 10 connects
 touch "$tmp/restricted-guest/talked"
 guest_wait restricted-guest
 ok "the back-end ends at SIGTERM" stop restricted
