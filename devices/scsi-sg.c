@@ -10,8 +10,11 @@
  * target has other units; and those are refused that reach beyond the unit: to other devices, to the firmware, to paths
  * and locks that all initiators share. What VPD B0h says of lengths is cut to what the kernel can transfer.
  *
- * SG_IO cannot abort: a command that has begun ends when the device ends it, or by its time limit, when the kernel's error
- * handling takes it back. One that still waits for a thread is not begun.
+ * There is no way to abort one command that has begun. A signal lets SG_IO of sg return, but the kernel goes on with the command,
+ * and with what it has mapped of the guest's memory; SG_IO of a block device does not even do that; nor does closing the file.
+ * So it ends when the device ends it, or by its time limit, when the kernel's error handling takes it back. What can be had
+ * is a reset of the unit (SG_SCSI_RESET, for the privileged), which ends all that it has begun with; a guest comes to that when
+ * aborting takes it too long. A command that still waits for a thread is not begun.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -32,6 +35,7 @@
 #define OPEN_TIMEOUT  5000u /* ms; the control loop waits */
 #define DEFAULT_LIMIT (128u * 1024)
 #define LARGEST_BLOCK 4096u
+#define NO_ESCALATE   0x100 /* SG_SCSI_RESET_NO_ESCALATE, which not all headers have: nothing more than that */
 #define VPD_LIMITS    0xb0
 #define LIMITS_END    16u /* bytes of that page up to the optimal transfer length */
 
@@ -366,6 +370,27 @@ void scsi_sg_withdraw(struct scsi_queue *q, bool stops)
 	for (struct scsi_request *r = q->inflight; r != NULL; r = r->next)
 		if (r->lun->sg != NULL && (stops || r->abort != 0))
 			__atomic_store_n(&r->passed.cancelled, true, __ATOMIC_RELAXED);
+}
+
+int scsi_sg_dup(const struct scsi_sg *g)
+{
+	int fd = fcntl(g->fd, F_DUPFD_CLOEXEC, 0);
+
+	return fd < 0 ? -errno : fd;
+}
+
+int scsi_sg_reset(int fd)
+{
+	static const uint8_t test_unit_ready[6];
+	const struct scsi_sg g = {.fd = fd};
+	int what = SG_SCSI_RESET_DEVICE | NO_ESCALATE;
+	uint8_t none;
+
+	if (ioctl(fd, SG_SCSI_RESET, &what) < 0)
+		return -errno;
+	/* the guest is told by a unit attention of ours: not by the device's as well */
+	ask(&g, test_unit_ready, sizeof(test_unit_ready), &none, 0);
+	return 0;
 }
 
 /* The kernel's view of the buffer. False: the request has ended. */

@@ -4,9 +4,14 @@
  *
  * What is in flight is with the disk, which still reads or writes the guest's buffers, so an aborted request ends when
  * the disk lets go of it: its later steps are left out, it is answered as aborted, and only then the function is. One
- * function at a time; others wait in the ring.
+ * function at a time; others wait in the ring. Of a unit that is passed through, what the real device has begun with can't be
+ * aborted; there a reset of the unit resets the device, if we may.
  */
+#include <unistd.h>
+
 #include "scsi.h"
+
+#include "log.h"
 
 static void answer_tmf(struct element *e, uint8_t response)
 {
@@ -37,9 +42,9 @@ static void nexus_lost(struct scsi_lun *l, void *arg)
 	scsi_lun_reset(l, ATTENTION_NEXUS_LOSS);
 }
 
-static void finished(struct scsi_sweep *w)
+static void tmf_end(struct scsi *s)
 {
-	struct scsi *s = w->scsi;
+	struct scsi_sweep *w = &s->tmf.sweep;
 	struct element *e = s->tmf.element;
 	struct virtqueue *q = e->queue;
 	uint8_t response = VIRTIO_SCSI_S_OK;
@@ -66,6 +71,60 @@ static void finished(struct scsi_sweep *w)
 	s->tmf.element = NULL;
 	answer_tmf(e, response);
 	virtqueue_wake(q);
+}
+
+static void tmf_part_done(struct scsi *s)
+{
+	if (--s->tmf.waits == 0)
+		tmf_end(s);
+}
+
+static void finished(struct scsi_sweep *w)
+{
+	tmf_part_done(w->scsi);
+}
+
+/* A real device */
+
+static void reset_run(struct job *j)
+{
+	struct scsi *s = container_of(j, struct scsi, tmf.reset);
+
+	s->tmf.reset_error = scsi_sg_reset(s->tmf.reset_fd);
+}
+
+static void reset_done(struct job *j)
+{
+	struct scsi *s = container_of(j, struct scsi, tmf.reset);
+
+	if (s->tmf.reset_error < 0)
+		log_guest_warn("%u:%u: the device is not reset: %s", s->tmf.sweep.target, s->tmf.unit,
+			strerror(-s->tmf.reset_error));
+	fd_close(&s->tmf.reset_fd);
+	tmf_part_done(s);
+}
+
+/* By a descriptor of our own: the unit may be removed meanwhile. If it can't be done, what has begun is waited for. */
+static void reset_device(struct scsi *s, const struct scsi_lun *l)
+{
+	int fd;
+
+	if (s->tmf.pool == NULL && pool_new(&s->tmf.pool, 1, "reset") < 0)
+		return;
+	fd = scsi_sg_dup(l->sg);
+	if (fd < 0)
+		return;
+	s->tmf.reset_fd = fd;
+	s->tmf.waits++;
+	s->tmf.reset = (struct job){.run = reset_run, .done = reset_done, .loop = s->tmf.sweep.loop};
+	pool_submit(s->tmf.pool, &s->tmf.reset);
+}
+
+void scsi_tmf_close(struct scsi *s)
+{
+	if (s->tmf.pool != NULL)
+		pool_free(s->tmf.pool);
+	s->tmf.pool = NULL;
 }
 
 static const struct {
@@ -116,6 +175,9 @@ static void tmf(struct scsi *s, struct element *e)
 	w->done = finished;
 	w->loop = virtqueue_loop(e->queue);
 	s->tmf.element = e;
+	s->tmf.waits = 1;
+	if (s->tmf.subtype == VIRTIO_SCSI_T_TMF_LOGICAL_UNIT_RESET && w->lun->sg != NULL)
+		reset_device(s, w->lun);
 	scsi_sweep_start(s, w);
 }
 

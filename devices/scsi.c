@@ -654,6 +654,7 @@ static int scsi_open(struct backend *b)
 
 static void scsi_close(struct backend *b)
 {
+	scsi_tmf_close(scsi_of(b));
 	scsi_lun_close_all(scsi_of(b));
 }
 

@@ -276,6 +276,10 @@ struct scsi {
 		struct scsi_sweep sweep;
 		uint32_t subtype;
 		unsigned unit;
+		unsigned waits;	   /* the sweep, and a real device that is reset */
+		struct pool *pool; /* for that, since it may take long; NULL: not needed yet */
+		struct job reset;
+		int reset_fd, reset_error;
 	} tmf;
 
 	struct { /* lock */
@@ -349,6 +353,10 @@ uint32_t scsi_sg_limit(const struct scsi_sg *g);
 /* Peripheral device type. */
 uint8_t scsi_sg_type(const struct scsi_sg *g);
 const struct scsi_opcode *scsi_sg_command(const struct scsi_sg *g, const uint8_t *cdb);
+/* A descriptor of its own for scsi_sg_reset(), or -errno. */
+int scsi_sg_dup(const struct scsi_sg *g);
+/* Resets that unit of the real device, which ends what it has begun with; waits for it. 0 or -errno. */
+int scsi_sg_reset(int fd);
 /* Those that wait for a thread will not begin: of aborted requests, or of all when the queue stops. */
 void scsi_sg_withdraw(struct scsi_queue *q, bool stops);
 
@@ -412,6 +420,7 @@ void scsi_park(struct scsi_request *r);
 
 /* --- scsi-tmf.c --- */
 
+void scsi_tmf_close(struct scsi *s);
 void scsi_control_ready(struct backend *b, struct virtqueue *q);
 
 /* --- scsi-event.c --- */

@@ -2,7 +2,8 @@
 /*
  * Pass-through of real SCSI devices. They are those of a guest that this program runs in (tests/guest/scsi-sg.sh), and
  * SCSI_HOST says of which host adapter; without it nothing is touched. Target 0 is a disk of 4 MiB, target 1 one that
- * serves few requests in a second, target 2 a CD-ROM. Errors come from the kernel's scsi_debug.
+ * serves few requests in a second, target 2 a CD-ROM, target 3 a disk that
+ * serves one in a second. Errors come from the kernel's scsi_debug.
  */
 #include "scsi-driver.h"
 
@@ -10,7 +11,7 @@
 #include <fcntl.h>
 #include <signal.h>
 
-enum { DISK, SLOW, CDROM };
+enum { DISK, SLOW, CDROM, STUCK };
 
 static const struct fe_mode split = {0};
 static const char *kind; /* of device node: scsi_generic, block */
@@ -393,6 +394,35 @@ static void aborted(const struct fe_mode *m)
 	fe_end(&fe);
 }
 
+/* What the device has begun with ends when the unit is reset, long before the device would have ended it. */
+static void reset_begun(const struct fe_mode *m)
+{
+	enum { BEGUN = 16, EACH_MS = 1000 };
+	int64_t start;
+
+	begin_sg(m, STUCK, "");
+	for (unsigned i = 0; i < BEGUN; i++)
+		issue(rq, 0, 0, read_one, NULL, 0, guest(512), 512, 100 + i);
+	fe_flush(rq);
+	CHECK_EQ(tmf(VIRTIO_SCSI_T_TMF_QUERY_TASK, 0, 0, 100 + BEGUN - 1), VIRTIO_SCSI_S_FUNCTION_SUCCEEDED);
+	usleep(200000); /* not just with us */
+	start = fe_now_ms();
+	CHECK_EQ(tmf(VIRTIO_SCSI_T_TMF_LOGICAL_UNIT_RESET, 0, 0, 0), VIRTIO_SCSI_S_OK);
+	CHECK(fe_now_ms() - start < (BEGUN / 2) * EACH_MS);
+	for (unsigned i = 0; i < BEGUN; i++) {
+		void *cookie;
+		uint32_t used;
+
+		CHECK(fe_collect(rq, &cookie, &used));
+		/* one or two the device may have served at once */
+		if (((struct command *)cookie)->resp->response != VIRTIO_SCSI_S_OK)
+			CHECK_EQ(((struct command *)cookie)->resp->response, VIRTIO_SCSI_S_RESET);
+	}
+	is_sense(ask(CDB(0), NULL, 0, NULL, 0), SENSE(6, 0x29, 3));
+	is_good(ask(CDB(0), NULL, 0, NULL, 0));
+	fe_end(&fe);
+}
+
 /* The queue stops: those begun end, the others come back when it runs again. */
 static void stopped(const struct fe_mode *m)
 {
@@ -707,6 +737,7 @@ int main(void)
 	each("block");
 	kind = "scsi_generic";
 	fe_each_layout("aborted requests", aborted);
+	fe_case("a reset ends what the device has begun", reset_begun, &split);
 	fe_each_layout("a queue that stops", stopped);
 	fe_case("plugged while it runs", plugged, &split);
 	fe_case("a silent device at the end", end_in_silence, &split);

@@ -346,6 +346,11 @@ static int fake_ioctl(int fd, unsigned long request, void *arg)
 		*(int *)arg = request == BLKSECTGET ? 3000 : 30000;
 		return 0;
 	}
+	if (request == SG_SCSI_RESET) {
+		how = input_u8(&f.in);
+		errno = EACCES;
+		return how & 1 ? -1 : 0;
+	}
 	require(request == SG_IO && h->interface_id == 'S', "only known calls");
 	require(h->cmd_len >= 6 && h->cmd_len <= SCSI_CDB, "the CDB is as long as it says");
 	if (h->dxfer_len > 0)

@@ -16,7 +16,8 @@ program=${builddir_abs:-.}/tests/device/scsi-sg
 disk=$tmp/disk.img
 truncate -s 4M "$disk"
 head -c 64k /dev/zero | tr '\0' c >"$tmp/cd.iso"
-backend host scsi --lun="0:0,file=$disk" --lun=1:0,null=1M,iops=10,iops-burst=1 --lun="2:0,file=$tmp/cd.iso,cdrom"
+backend host scsi --lun="0:0,file=$disk" --lun=1:0,null=1M,iops=10,iops-burst=1 --lun="2:0,file=$tmp/cd.iso,cdrom" \
+	--lun=3:0,null=1M,iops=1,iops-burst=1
 guest_memory=192M guest_environment="SCSI_HOST=0" uml_runs inner 200 "$program" virtio_uml.device="$socket:8"
 ok "the last case was run" grep -q "^ok .*last words" "$tmp/inner/tap"
 ok "the back-end ends at SIGTERM" stop host
