@@ -115,6 +115,53 @@ is "all downloads were the same" "$(cut -d ' ' -f 1 "$tmp/guest-tap/sums" | sort
 	"9 $(sha256sum <"$tmp/www/file" | cut -d ' ' -f 1)"
 ok "the back-end ends at SIGTERM" stop tap
 
+# ---- several queues, and what a driver says on the control queue ----
+
+ip link del vmtap
+backend queues net --tap=mqtap --queues=2 --threads=0 --control-path="$tmp/queues.ctl"
+ip addr add 10.1.0.1/24 dev mqtap
+ip link set mqtap up
+uml_start guest-queues 60 virtio_uml.device="$socket:1" <<'GUEST'
+ip addr add 10.1.0.2/24 dev eth0
+ip link set eth0 up
+download()
+{
+	wget -q -O /tmp/file http://10.1.0.1/file && sha256sum /tmp/file >>/host/sums
+}
+received()
+{
+	ethtool -S eth0 | sed -n "s/^ *rx_queue_$1_packets: //p"
+}
+check "two queue pairs" ethtool -L eth0 combined 2
+check "a download" download
+# TCP over IPv4 by the table, all of whose entries are the second queue, or the first
+for queue in 1 0; do
+	check "the table: queue $queue" ethtool -X eth0 weight $((1 - queue)) $queue
+	before=$(received $queue) other=$(received $((1 - queue)))
+	check "a download" download
+	check "it came by queue $queue" test $(($(received $queue) - before)) -gt 100
+	check "nothing else" test $(($(received $((1 - queue))) - other)) -lt 20
+done
+check "a key" ethtool -X eth0 hkey $(for i in $(seq 40); do printf "%02x" $i; done | sed "s/../&:/g; s/:$//")
+check "addresses and no ports" ethtool -N eth0 rx-flow-hash tcp4 sd
+check "a download" download
+check "coalescing" ethtool -C eth0 rx-usecs 500 rx-frames 16 tx-usecs 500 tx-frames 16
+check "a download" download
+check "iperf3 with it" iperf3 -c 10.1.0.1 -n 8M
+check "without" ethtool -C eth0 rx-usecs 0 rx-frames 1 tx-usecs 0 tx-frames 1
+check "one queue pair" ethtool -L eth0 combined 1
+check "a download" download
+touch /host/one
+check "the host has looked" await 10 test -e /host/looked
+GUEST
+ok "the guest is through" await 60 test -e "$tmp/guest-queues/one"
+like "one pair is in use" "$("$vum" ctl "$tmp/queues.ctl" query-net)" '"queue-pairs": *1,'
+touch "$tmp/guest-queues/looked"
+guest_wait guest-queues
+is "all downloads were the same" "$(cut -d ' ' -f 1 "$tmp/guest-queues/sums" | sort | uniq -c | xargs)" \
+	"6 $(sha256sum <"$tmp/www/file" | cut -d ' ' -f 1)"
+ok "the back-end ends at SIGTERM" stop queues
+
 # ---- two guests on the switch ----
 
 backend port1 net --switch="$tmp/switch" --mac=52:54:00:00:00:01
