@@ -11,7 +11,7 @@
 #include <string.h>
 #include <sys/socket.h>
 
-enum { RING = 256, BUFFER = 2048, HDR = 12, GUESTS = 3, F_HASH_REPORT = 57, F_RSS = 60 };
+enum { RING = 256, BUFFER = 2048, HDR = 12, GUESTS = 3, STALL_MS = 18, F_HASH_REPORT = 57, F_RSS = 60 };
 
 #define PLAIN ~(BIT(F_HASH_REPORT) | BIT(F_RSS) | BIT(VIRTIO_NET_F_CTRL_VLAN) | BIT(VIRTIO_NET_F_CTRL_VQ))
 
@@ -132,12 +132,19 @@ static void send_one(struct guest *g, unsigned to, size_t len, unsigned seed)
 	CHECK_EQ(fe_wait(g->tx, NULL), 0);
 }
 
-static size_t take(struct guest *g, uint8_t *out)
+/* 0: there is none (of one that is not waited for). */
+static size_t take(struct guest *g, uint8_t *out, bool wait)
 {
 	struct virtio_net_hdr_v1 h;
 	void *cookie;
-	size_t len = fe_wait(g->rx, &cookie), at;
+	uint32_t len;
+	size_t at;
 	unsigned n;
+
+	if (wait)
+		len = fe_wait(g->rx, &cookie);
+	else if (!fe_collect(g->rx, &cookie, &len))
+		return 0;
 
 	memcpy(&h, cookie, HDR);
 	at = len - HDR;
@@ -156,9 +163,33 @@ static void gets(struct guest *g, unsigned to, unsigned from, size_t len, unsign
 {
 	static uint8_t got[70000], want[70000];
 
-	CHECK_EQ(take(g, got), len);
+	CHECK_EQ(take(g, got, true), len);
 	make(want, to, from, len, seed);
 	CHECK_MEM(got, want, len);
+}
+
+/*
+ * For frames that waited for a buffer: how many of those with the seeds [0, n) came, in their order, now that the sender has all
+ * of them back. A receiver must move within 20 ms, and so all must be there if that much had not passed since start.
+ */
+static unsigned gets_most(struct guest *g, unsigned from, size_t len, unsigned n, int64_t start, int64_t end)
+{
+	static uint8_t got[70000], want[70000];
+	unsigned seed = 0, count = 0;
+	size_t room;
+
+	fe_barrier(&g->fe); /* the turn that gave the sender's buffers back has ended */
+	while ((room = take(g, got, false))) {
+		CHECK_EQ(room, len);
+		for (make(want, g->id, from, len, seed); seed < n && memcmp(got, want, len) != 0;)
+			make(want, g->id, from, len, ++seed);
+		CHECK(seed < n);
+		seed++;
+		count++;
+	}
+	if (end - start < STALL_MS)
+		CHECK_EQ(count, n);
+	return count;
 }
 
 static void gets_nothing(struct guest *g)
@@ -233,8 +264,6 @@ static void lossless(const struct fe_mode *m)
 	enum { ROUNDS = 100, BATCH = 100, LEN = 90 };
 	static struct host h;
 	struct guest *a = &h.g[0], *b = &h.g[1];
-	unsigned sent = 0, got = 0;
-
 	mode = m;
 	host_start(&h, 1, 2, "--mtu=1500");
 	give(a, 1);
@@ -242,17 +271,22 @@ static void lossless(const struct fe_mode *m)
 	gets(a, 0, 2, 60, 0);
 	for (unsigned round = 0; round < ROUNDS; round++) {
 		size_t marks[2] = {fe_mark(&a->fe), fe_mark(&b->fe)};
+		int64_t start, end;
 
 		for (unsigned i = 0; i < BATCH; i++)
-			put(a, 2, LEN, sent++);
+			put(a, 2, LEN, i);
+		start = fe_now_ms();
 		fe_flush(a->tx);
 		give(b, BATCH / 4);
 		give(b, BATCH / 4);
-		give(b, BATCH / 2);
-		for (unsigned i = 0; i < BATCH; i++)
-			gets(b, 2, 1, LEN, got++);
+		give(b, BATCH - BATCH / 4 * 2);
+		end = fe_now_ms();
 		for (unsigned i = 0; i < BATCH; i++)
 			fe_wait(a->tx, NULL);
+		for (unsigned i = gets_most(b, 1, LEN, BATCH, start, end); i < BATCH; i++) {
+			send_one(a, 2, 60, i); /* into a buffer that is left */
+			gets(b, 2, 1, 60, i);
+		}
 		fe_release(&a->fe, marks[0]);
 		fe_release(&b->fe, marks[1]);
 	}
@@ -323,7 +357,7 @@ static void full(const struct fe_mode *m)
 	enum { N = 200 };
 	static struct host h;
 	struct guest *a = &h.g[0], *b = &h.g[1], *c = &h.g[2];
-	int64_t start;
+	int64_t start, end;
 
 	mode = m;
 	host_start(&h, 1, 3, "--mtu=1500");
@@ -334,14 +368,16 @@ static void full(const struct fe_mode *m)
 	send_one(b, 0, 60, 1);
 	gets(a, 0, 2, 60, 1);
 	gets(c, 0, 2, 60, 1);
-	put(a, 2, 100, 1); /* b has no buffers from now on */
+	put(a, 2, 100, 0); /* b has no buffers from now on */
 	put(a, 3, 100, 2); /* waits behind it, for it is in the same queue */
+	start = fe_now_ms();
 	fe_flush(a->tx);
 	give(b, 1);
-	gets(b, 2, 1, 100, 1);
+	end = fe_now_ms();
+	fe_wait(a->tx, NULL);
+	fe_wait(a->tx, NULL);
 	gets(c, 3, 1, 100, 2);
-	fe_wait(a->tx, NULL);
-	fe_wait(a->tx, NULL);
+	gets_most(b, 1, 100, 1, start, end);
 	start = fe_now_ms();
 	for (unsigned i = 0; i < N; i++) {
 		size_t mark = fe_mark(&a->fe);
@@ -360,6 +396,48 @@ static void full(const struct fe_mode *m)
 	host_end(&h);
 }
 
+/* Two send to one that has few buffers: both have a share. */
+static void crowd(const struct fe_mode *m)
+{
+	enum { N = 100 };
+	static struct host h;
+	struct guest *a = &h.g[0], *b = &h.g[1], *c = &h.g[2];
+	unsigned from[2] = {0}, left;
+	static uint8_t got[70000];
+	int64_t start, end;
+
+	mode = m;
+	host_start(&h, 1, 3, "--mtu=1500");
+	give(a, 1);
+	give(c, 1);
+	send_one(b, 0, 60, 1);
+	gets(a, 0, 2, 60, 1);
+	gets(c, 0, 2, 60, 1);
+	for (unsigned i = 0; i < N; i++) {
+		put(a, 2, 100, 0);
+		put(c, 2, 100, 0);
+	}
+	start = fe_now_ms();
+	fe_flush(a->tx);
+	fe_flush(c->tx);
+	for (left = N; left; left--) { /* for half of the frames */
+		give(b, 1);
+		if (fe_now_ms() - start >= STALL_MS)
+			break;
+	}
+	end = fe_now_ms();
+	give(b, left);
+	for (unsigned i = 0; i < N; i++) {
+		fe_wait(a->tx, NULL);
+		fe_wait(c->tx, NULL);
+	}
+	fe_barrier(&b->fe);
+	while (take(b, got, false))
+		from[got[11] == 1]++;
+	CHECK(end - start >= STALL_MS || (from[0] && from[1]));
+	host_end(&h);
+}
+
 /* The receiver's ring is stopped while frames for it wait, and goes on; the front-end goes, and comes back. */
 static void stops(const struct fe_mode *m)
 {
@@ -373,23 +451,21 @@ static void stops(const struct fe_mode *m)
 	give(&h.g[2], 32);
 	announce(&h, 1);
 	for (unsigned round = 0; round < 20; round++) {
-		size_t marks[2] = {fe_mark(&a->fe), fe_mark(&b->fe)};
+		size_t mark = fe_mark(&a->fe);
 
-		put(a, 2, 100, round); /* for which there is no buffer */
+		put(a, 2, 100, 0); /* for which there is no buffer */
 		fe_flush(a->tx);
-		if (round % 2) {
+		if (round % 2)
 			give(b, 1);
-			gets(b, 2, 1, 100, round);
-		}
 		base = fe_queue_stop(b->rx);
-		fe_wait(a->tx, NULL); /* taken, or lost */
+		fe_wait(a->tx, NULL);
+		gets_most(b, 1, 100, 1, 0, STALL_MS); /* taken, or lost */
 		fe_queue_send(b->rx, base);
 		fe_queue_enable(b->rx, true);
 		give(b, 1);
 		send_one(a, 2, 101, round);
 		gets(b, 2, 1, 101, round);
-		fe_release(&a->fe, marks[0]);
-		fe_release(&b->fe, marks[1]);
+		fe_release(&a->fe, mark);
 	}
 	for (unsigned round = 0; round < 10; round++) {
 		size_t mark = fe_mark(&a->fe);
@@ -442,11 +518,12 @@ static void sender_goes(const struct fe_mode *m)
 		fe_handshake(&a->fe);
 		fe_inflight_set(&a->fe);
 		fe_queues_resume(&a->fe, base);
-		give(b, 20);
-		for (unsigned i = 0; i < 20; i++)
-			gets(b, 2, 1, 100, i);
+		give(b, 21);
 		for (unsigned i = 0; i < 20; i++)
 			fe_wait(a->tx, NULL);
+		gets_most(b, 1, 100, 20, 0, STALL_MS);
+		send_one(a, 2, 101, round);
+		gets(b, 2, 1, 101, round);
 	}
 	host_end(&h);
 }
@@ -571,6 +648,7 @@ int main(void)
 	fe_each_mode("nothing is lost", lossless);
 	fe_each_layout("two processes with two guests each", mixed);
 	fe_each_layout("a guest without buffers", full);
+	fe_each_layout("two senders and one receiver", crowd);
 	fe_each_layout("a receiver that stops, and goes", stops);
 	fe_each_layout("a sender that goes and comes back", sender_goes);
 	fe_each_layout("front-ends that break what they can", hostile);
