@@ -28,6 +28,7 @@
 #define MAX_DISCARD   (1u << 22) /* sectors in one segment */
 #define MAX_ZEROES    (1u << 20) /* sectors in one segment: the host may have to write them */
 #define MAX_RANGES    64u	 /* segments in one discard or write zeroes */
+#define BATCH	      8u /* requests taken at once: what is answered meanwhile is shown before the next ones */
 #define STATE_VERSION 1
 
 /* Not in the headers of Linux (virtio 1.3, 5.2.3 and 5.2.6) */
@@ -412,10 +413,15 @@ static void request(struct backend *b, struct element *e)
 static void block_ready(struct backend *b, struct virtqueue *q)
 {
 	const struct block_queue *bq = virtqueue_state(q);
-	struct element *e;
+	struct element *e[BATCH];
+	unsigned i, n;
 
-	while (!bq->held && (e = virtqueue_pop(q)) != NULL)
-		request(b, e);
+	while (!bq->held && (n = virtqueue_pop_many(q, e, BATCH))) {
+		for (i = 0; i < n && !bq->held; i++)
+			request(b, e[i]);
+		while (n > i)
+			virtqueue_unpop(e[--n]);
+	}
 }
 
 /* Life */

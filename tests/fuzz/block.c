@@ -102,6 +102,15 @@ struct element *virtqueue_pop(struct virtqueue *q)
 	return NULL;
 }
 
+unsigned virtqueue_pop_many(struct virtqueue *q, struct element **e, unsigned max)
+{
+	unsigned n = 0;
+
+	while (n < max && (e[n] = virtqueue_pop(q)))
+		n++;
+	return n;
+}
+
 void virtqueue_push(struct element *e)
 {
 	struct slot *s = slot_of(e);
@@ -120,8 +129,8 @@ void virtqueue_unpop(struct element *e)
 	struct slot *s = slot_of(e);
 
 	require(s->out, "only what is out goes back");
-	require(!f.q.running, "only a queue that stops gives back");
 	s->out = false;
+	s->offered = f.q.running; /* and comes again */
 }
 
 void virtqueue_wake(void *q)
