@@ -40,7 +40,8 @@ static uint64_t offered_protocol(const struct session *s)
 		p |= BIT(PROTOCOL_DEVICE_STATE);
 	if (s->host->inband)
 		p |= BIT(PROTOCOL_INBAND_NOTIFICATIONS);
-	if (postcopy_available())
+	/* a page that never comes would stop the others too */
+	if (postcopy_available() && s->b->num_sockets <= 1)
 		p |= BIT(PROTOCOL_PAGEFAULT);
 	return p;
 }

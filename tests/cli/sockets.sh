@@ -126,6 +126,36 @@ for type in $(list DEVICE); do
 	ends_by INT "while waiting"
 	ends_by TERM "while connected" connected
 
+	# several sockets, where the type can have them
+	fails "the same socket twice" "--socket-path=$sock: this option was given before" "${program[@]}" \
+		--socket-path="$sock" --socket-path="$sock"
+	if "$vum" "$type" --help | grep -q 'may be given several times'; then
+		spawn_server b "$sock.2" "${program[@]}" --socket-path="$sock" --socket-path="$sock.2"
+		ok "$type: the first of two sockets answers" answers
+		ok "$type: the second one answers" client hello "$sock.2"
+		ok "$type: the first one answers again" answers
+		ended_within 5000000 TERM
+		is "$type: two sockets: exit status" "$status" 0
+		ok "$type: two sockets: both are removed" test ! -e "$sock" -a ! -e "$sock.2"
+		fails "two kinds of sockets" "exclude each other" "${program[@]}" --socket-path="$sock" --fd=0
+		fails "the second socket is the control socket" "--control-path=$sock.2: is the same" "${program[@]}" \
+			--socket-path="$sock" --socket-path="$sock.2" --control-path="$sock.2"
+		fails "the second socket can't be made" "$tmp/none/s" "${program[@]}" --socket-path="$sock" \
+			--socket-path="$tmp/none/s"
+		ok "$type: which leaves no socket" test ! -e "$sock"
+		many=()
+		for i in {1..65}; do
+			many+=(--socket-path="$sock.$i")
+		done
+		fails "65 sockets" "--socket-path=$sock.65: too many" "${program[@]}" "${many[@]}"
+	else
+		for option in socket-path connect; do
+			fails "two of --$option" "--$option=$sock.2: this option was given before" "${program[@]}" \
+				--$option="$sock" --$option="$sock.2"
+		done
+		fails "two of --fd" "--fd=1: this option was given before" "${program[@]}" --fd=0 --fd=1
+	fi
+
 	# what is no socket
 	echo precious >"$sock"
 	fails "a file in the place of the socket" "$sock" "${program[@]}" --socket-path="$sock"

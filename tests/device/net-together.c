@@ -618,6 +618,7 @@ static void control(const struct fe_mode *m)
 	host_start(&h, 1, 2, "--mtu=1500");
 	give(&h.g[0], 4);
 	give(&h.g[1], 4);
+	CHECK(!(h.g[0].fe.protocol_offered & BIT(FE_P_PAGEFAULT)));
 	fd = fe_control_open(h.control);
 	events = fe_control_open(h.control);
 	announce(&h, 0);

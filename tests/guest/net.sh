@@ -162,23 +162,36 @@ is "all downloads were the same" "$(cut -d ' ' -f 1 "$tmp/guest-queues/sums" | s
 	"6 $(sha256sum <"$tmp/www/file" | cut -d ' ' -f 1)"
 ok "the back-end ends at SIGTERM" stop queues
 
-# ---- two guests on the switch ----
+# ---- three guests on the switch, two of them on one process ----
 
-backend port1 net --switch="$tmp/switch" --mac=52:54:00:00:00:01
+backend port1 net --switch="$tmp/switch" --mac=52:54:00:00:00:01 --socket-path="$tmp/third.sock"
 first=$socket
-backend port2 net --switch="$tmp/switch" --mac=52:54:00:00:00:02 --offload=off
+backend port2 net --switch="$tmp/switch" --mac=52:54:00:00:00:07 --offload=off
 uml_start server 60 virtio_uml.device="$first:1" <<'GUEST'
 ip addr add 10.2.0.1/24 dev eth0
 ip link set eth0 up
 ip link add link eth0 name eth0.5 type vlan id 5
 ip addr add 10.5.0.1/24 dev eth0.5
 ip link set eth0.5 up
+iperf3 -s -1 -D -p 5202
 iperf3 -s -1
 head -c 5000000 /dev/urandom >/tmp/file
 sha256sum /tmp/file >/host/sum
 httpd -p 80 -h /tmp
 touch /host/serves
 check "the other one is done" await 50 test -e /host/done
+GUEST
+uml_start third 60 virtio_uml.device="$tmp/third.sock:1" <<'GUEST'
+ip addr add 10.2.0.3/24 dev eth0
+ip link set eth0 up
+is "the second address of the process" "$(cat /sys/class/net/eth0/address)" 52:54:00:00:00:02
+check "the other guest" await 20 ping -q -c 1 -W 1 10.2.0.1
+check "iperf3 to it" await 10 iperf3 -c 10.2.0.1 -p 5202 -t 1
+check "a download" await 30 wget -q -O /tmp/file http://10.2.0.1/file
+sha256sum /tmp/file >/host/sum
+check "the guest of the other process" await 20 ping -q -c 1 -W 1 10.2.0.2
+touch /host/met
+check "they are done" await 50 test -e /host/done
 GUEST
 uml_start client 60 virtio_uml.device="$socket:1" <<'GUEST'
 ip addr add 10.2.0.2/24 dev eth0
@@ -191,11 +204,16 @@ check "iperf3 to it" await 10 iperf3 -c 10.2.0.1 -t 1
 check "a download" await 10 wget -q -O /tmp/file http://10.2.0.1/file
 sha256sum /tmp/file >/host/sum
 check "ping in a VLAN" ping -q -c 3 -i 0.1 -W 2 10.5.0.1
+check "the third one is done" await 50 test -e /host/done
 GUEST
+ok "the third guest met the others" await 60 test -e "$tmp/third/met"
+touch "$tmp/client/done" "$tmp/third/done"
 guest_wait client
+guest_wait third
 touch "$tmp/server/done"
 guest_wait server
 ok "the file is the same" cmp "$tmp/server/sum" "$tmp/client/sum"
+ok "and in the third guest" cmp "$tmp/server/sum" "$tmp/third/sum"
 ok "the first port ends at SIGTERM" stop port1
 ok "the second port ends at SIGTERM" stop port2
 
