@@ -183,5 +183,46 @@ for type in $(list DEVICE); do
 	reap b 10
 	is "$type: quit: exit status" $? 0
 	ok "$type: quit: the sockets are removed" test ! -e "$control" -a ! -e "$sock"
+
+	# several sockets: each command about one of them says which
+	"$vum" "$type" --help | grep -q 'may be given several times' || continue
+	spawn_server b "$sock.2" "$vum" "$type" "${needs[@]}" --socket-path="$sock" --socket-path="$sock.2" \
+		--control-path="$control"
+	for name in query-commands query-metrics query-schema query-stats query-status; do
+		args=()
+		[[ $name != query-stat* ]] || args=(socket=1)
+		run ctl $name "${args[@]}"
+		is "$type: two sockets: $name" "$status$err" 0
+		case $name in
+		query-metrics) jq -R -s '{"query-metrics": .}' "$tmp/out" ;;
+		*) jq --arg name $name '{($name): .}' "$tmp/out" ;;
+		esac >"$tmp/$name.answer"
+		ok "$type: two sockets: $name: the answer is what the schema says" valid commands "$tmp/$name.answer"
+		[ $name != query-commands ] || cp "$tmp/out" "$tmp/commands"
+		[ $name != query-schema ] || cp "$tmp/out" "$tmp/requests.json"
+	done
+	is "$type: two sockets: the status says which one it is" "$(jq -r '.["query-status"]["socket-path"]' \
+		"$tmp/query-status.answer")" "$sock.2"
+	is "$type: two sockets: which commands need no socket" "$(jq -r '.[] | select(.arguments[0].name != "socket").name' \
+		"$tmp/commands" | sort | xargs)" "query-commands query-metrics query-schema quit set-log-level"
+	is "$type: two sockets: query-schema has them as well" "$(jq -r '.oneOf[] |
+		select(.properties.arguments.properties | has("socket") | not).properties.execute.const' \
+		"$tmp/requests.json" | sort | xargs)" "query-commands query-metrics query-schema quit set-log-level"
+	run ctl query-status
+	like "$type: two sockets: a command without one" "$status $err" '^1 .*argument socket: missing'
+	run ctl query-status socket=2
+	like "$type: two sockets: one that is not there" "$status $err" '^1 .*2 is none of 0 to 1'
+	run ctl top count=1 socket=1
+	is "$type: two sockets: top: status" "$status$err" 0
+	spawn events "$vum" ctl "$control" events count=1
+	sock=$sock.2 await 10 hello_until_gone
+	reap events 10
+	head -n 1 "$tmp/events.log" >"$tmp/event"
+	ok "$type: two sockets: events come as the schema says" valid control "$tmp/event"
+	is "$type: two sockets: and say which one" "$(jq .socket "$tmp/event")" 1
+	: >"$tmp/events.log"
+	run ctl quit
+	reap b 10
+	is "$type: two sockets: quit: exit status" $? 0
 done
 done_testing
