@@ -19,6 +19,7 @@
 static const struct scsi_opcode opcodes[] = {
 	{0x00, NO, {0}, CMD_MEDIUM | CMD_READ | BOTH, scsi_test_unit_ready},
 	{0x03, NO, {1, 0, 0, 0xff}, CMD_ANY_STATE | CMD_FREE | BOTH, scsi_request_sense},
+	{0x04, NO, {0xff}, WR | CMD_DISK, scsi_format_unit},
 	{0x08, NO, {0x1f, 0xff, 0xff, 0xff}, RD | BOTH, scsi_read},
 	{0x0a, NO, {0x1f, 0xff, 0xff, 0xff}, WR | CMD_DISK, scsi_write},
 	{0x12, NO, {1, 0xff, LEN16}, CMD_ANY_STATE | CMD_FREE | BOTH, scsi_inquiry},

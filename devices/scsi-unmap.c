@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/* Commands that write without much data: WRITE SAME and UNMAP (SBC-3, 5.28 and 5.49). */
+/* Commands that write without much data: WRITE SAME, UNMAP and FORMAT UNIT (SBC-3, 5.28, 5.49 and 5.3). */
 #include "scsi.h"
 
 enum { NDOB = 1, SAME_UNMAP = 8, ANCHOR = 0x10 };
@@ -182,4 +182,49 @@ void scsi_unmap(struct scsi_request *r)
 		return;
 	cursor_get(&r->element->rd, r->scratch, len);
 	unmap_list(r, len);
+}
+
+/* FORMAT UNIT: all is unmapped, where that can be done; else the content stays, as it may without an initialization pattern */
+
+enum { FMTPINFO = 0xc0, LONGLIST = 0x20, FMTDATA = 0x10, INIT_PATTERN = 0x08 };
+
+/* The parameter list's header, all zeroes if there is none. False: the request has ended. */
+static bool format_options(struct scsi_request *r)
+{
+	size_t len = !(r->cdb[1] & FMTDATA) ? 0 : r->cdb[1] & LONGLIST ? 8 : 4;
+	uint8_t head[8] = {0};
+
+	if (!scsi_wants_out(r, len))
+		return false;
+	cursor_get(&r->element->rd, head, len);
+	if (head[0] != 0) {
+		scsi_fail_data(r, 0); /* no protection information */
+	} else if (head[1] & INIT_PATTERN) {
+		scsi_fail_data(r, 1);
+	} else if (head[2] != 0 || !all_zero(head + 2, sizeof(head) - 2)) {
+		scsi_fail_data(r, 2); /* no list of defects */
+	} else {
+		return true;
+	}
+	return false;
+}
+
+void scsi_format_unit(struct scsi_request *r)
+{
+	if (r->cdb[1] & FMTPINFO) {
+		scsi_fail_cdb(r, 1);
+		return;
+	}
+	if (!format_options(r))
+		return;
+	if (!disk_limits(r->lun->disk)->discard) {
+		scsi_good(r);
+		return;
+	}
+	r->io.op = DISK_DISCARD;
+	r->io.offset = 0;
+	r->io.len = scsi_lun_blocks(r->lun) << r->lun->shift;
+	r->step = zeroed;
+	if (scsi_io(r))
+		zeroed(r);
 }

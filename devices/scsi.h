@@ -455,6 +455,7 @@ void scsi_write_verify(struct scsi_request *r);
 void scsi_compare_and_write(struct scsi_request *r);
 void scsi_write_same(struct scsi_request *r);
 void scsi_unmap(struct scsi_request *r);
+void scsi_format_unit(struct scsi_request *r);
 void scsi_get_lba_status(struct scsi_request *r);
 void scsi_send_diagnostic(struct scsi_request *r);
 void scsi_reserve(struct scsi_request *r);

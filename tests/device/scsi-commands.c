@@ -532,6 +532,53 @@ static void unmapping(const struct fe_mode *m)
 	fe_end(&fe);
 }
 
+static void format_unit(const struct fe_mode *m)
+{
+	uint8_t *data, *head;
+
+	begin_image(m, "");
+	data = guest(MIB);
+	head = guest(8);
+	memset(data, 0x5a, MIB);
+	for (unsigned i = 0; i < 4; i++)
+		image_write(i * MIB, data, MIB);
+	memset(head, 0, 8);
+	/* what it refuses changes nothing */
+	is_field(ask(CDB(0x04, 0x40), NULL, 0, NULL, 0), 1);
+	is_field(ask(CDB(0x04, 0x90), head, 4, NULL, 0), 1);
+	is_response(ask(CDB(0x04, 0x10), head, 3, NULL, 0), VIRTIO_SCSI_S_OVERRUN);
+	is_response(ask(CDB(0x04, 0x30), head, 7, NULL, 0), VIRTIO_SCSI_S_OVERRUN);
+	for (unsigned i = 0; i < 8; i++) {
+		head[i] = 8;
+		is_data_field(ask(CDB(0x04, 0x30), head, 8, NULL, 0), MIN(i, 2u));
+		if (i < 4)
+			is_data_field(ask(CDB(0x04, 0x10), head, 4, NULL, 0), MIN(i, 2u));
+		head[i] = 0;
+	}
+	image_is(0, data, MIB);
+	CHECK(blocks() >= 8192);
+	/* disable certification, immediate */
+	head[1] = 0xa2;
+	is_good(ask(CDB(0x04, 0x10), head, 4, NULL, 0));
+	status_is(0, 4, "0+8192 1 ");
+	CHECK(blocks() <= 16);
+	image_write(0, data, MIB);
+	is_good(ask(CDB(0x04, 0x30), head, 8, NULL, 0));
+	status_is(0, 4, "0+8192 1 ");
+	image_write(0, data, MIB);
+	is_good(ask(CDB(0x04), NULL, 0, NULL, 0));
+	memset(data, 0, MIB);
+	image_is(0, data, MIB);
+	fe_end(&fe);
+}
+
+static void format_read_only(const struct fe_mode *m)
+{
+	begin_image(m, "ro");
+	is_sense(ask(CDB(0x04), NULL, 0, NULL, 0), SENSE(7, 0x27, 0));
+	fe_end(&fe);
+}
+
 static void compare_and_write(const struct fe_mode *m)
 {
 	uint8_t *data, *two;
@@ -675,6 +722,8 @@ int main(void)
 	fe_each_layout("write same", write_same);
 	fe_each_layout("unmap", unmapping);
 	fe_each_layout("holes", lba_status);
+	fe_each_layout("format", format_unit);
+	fe_case("format a read-only unit", format_read_only, &split);
 	fe_case("holes and large blocks", lba_status_blocks, &split);
 	fe_each_layout("compare and write", compare_and_write);
 	fe_case("all opcodes", opcodes, &split);

@@ -113,7 +113,7 @@ check "a port" says "elative port=1" sg_vpd -p sp /dev/sda
 is "READ CAPACITY" "$(sg_readcap -b --16 /dev/sda)" "0x20000 0x200"
 check "mode pages" says "08 12 04" sg_modes -a /dev/sda
 check "opcodes" quietly sg_opcodes /dev/sda
-is "all are there" "$(grep -cE "^ [0-9a-f]{2} " /tmp/out)" 52
+is "all are there" "$(grep -cE "^ [0-9a-f]{2} " /tmp/out)" 53
 check "COMPARE AND WRITE is one of them" says "89 f8 ff ff ff ff ff ff ff ff 00 00 00 ff 3f 04" sg_opcodes --opcode=0x89 /dev/sda
 check "task management functions" says "Query task$" sg_opcodes --tmf /dev/sda
 is "seven of them" "$(grep -c "^    " /tmp/out)" 7
@@ -171,6 +171,8 @@ grown() { [ "$(cat /sys/block/sdb/size)" = 49152 ]; }
 check "it grows" await 10 grown
 check "there is data in the new part" quietly dd if=/tmp/ab of=/dev/sdb bs=512 seek=49150 count=2 oflag=direct
 is "that can be read" "$(dd if=/dev/sdb bs=512 skip=49150 count=2 iflag=direct 2>/dev/null | cmp - /tmp/ab && echo yes)" yes
+check "format" quietly sg_format --format --quick --wait /dev/sdb
+is "nothing is left" "$(dd if=/dev/sdb bs=1M count=4 iflag=direct 2>/dev/null | tr -d '\0' | wc -c)" 0
 echo ready >/host/ready3
 check "it goes" await 10 test ! -e /sys/block/sdb
 GUEST
