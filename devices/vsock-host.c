@@ -296,12 +296,15 @@ int vsock_host_connect(struct vsock *v, const struct vsock_key *key, enum vsock_
 
 static void greeting_free(struct vsock_greeting *g, bool close_fd)
 {
+	struct vsock *v = g->v;
+
 	watch_del(&g->watch);
 	if (close_fd)
 		fd_close(&g->fd);
-	TAILQ_REMOVE(&g->v->greetings, g, all);
-	g->v->ngreetings--;
+	TAILQ_REMOVE(&v->greetings, g, all);
+	v->ngreetings--;
 	free(g);
+	vsock_host_resume(v);
 }
 
 void vsock_host_drop_greetings(struct vsock *v)

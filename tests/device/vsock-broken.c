@@ -359,6 +359,34 @@ static void bad_greetings(const struct fe_mode *m)
 	fe_end(&g.fe);
 }
 
+/* As many programs that say nothing as are listened to: others wait for one of them to go, and no longer. */
+static void silent(const struct fe_mode *m)
+{
+	enum { MOST = 128 };
+	struct guest g;
+	struct flow f;
+	int fd[MOST], next;
+
+	guest_up(&g, m, NULL);
+	for (unsigned i = 0; i < MOST; i++)
+		fd[i] = host_socket(g.uds, SOCK_STREAM, false);
+	next = host_socket(g.uds, SOCK_STREAM, false);
+	host_writes(next, "CONNECT 77\n", 11);
+	fe_barrier(&g.fe);
+	CHECK(!receive(&g, 50));
+	close(fd[5]);
+	CHECK(receive(&g, 5000)); /* half the time that the silent ones have */
+	CHECK_EQ(g.h.op, VIRTIO_VSOCK_OP_REQUEST);
+	f = flow_of(&g, STREAM, 77, g.h.src_port);
+	packet(&f, VIRTIO_VSOCK_OP_RST, 0, NULL, 0);
+	host_at_end(next);
+	for (unsigned i = 0; i < MOST; i++)
+		if (i != 5)
+			close(fd[i]);
+	close(next);
+	fe_end(&g.fe);
+}
+
 /* --- options --- */
 
 static void refused(void *arg)
@@ -399,6 +427,7 @@ int main(void)
 	fe_each_mode("many pieces, message", many_pieces_message);
 	fe_each_layout("many connections", many);
 	fe_each_layout("bad greetings", bad_greetings);
+	fe_each_layout("silence", silent);
 	for (unsigned i = 0; i < ARRAY_SIZE(bad); i++)
 		tap_case(bad[i][0], refused, (void *)bad[i]);
 	return tap_done();

@@ -5,6 +5,8 @@
  */
 #include "vsock-guest.h"
 
+#include <arpa/inet.h>
+
 /* --- credit --- */
 
 /* The guest hears of a quarter of the window, without having asked, and not of less; whoever asks is answered at once. */
@@ -198,6 +200,85 @@ static void deaf(const struct fe_mode *m)
 	fe_end(&g.fe);
 }
 
+/* --- TCP --- */
+
+/* Each half of a TCP connection closes by itself, too, from either side; its reset is a reset; a port where nobody listens refuses. */
+static void tcp(const struct fe_mode *m)
+{
+	struct sockaddr_in in = {.sin_family = AF_INET}, bound = {.sin_family = AF_INET};
+	struct linger hard = {.l_onoff = 1};
+	char forward[64], forward6[64], nobody[64], listens[64], buf[8];
+	socklen_t len = sizeof(bound);
+	uint32_t host = 0x7f000000 | ((uint32_t)getpid() & 0xffff) << 8 | 1; /* nobody else's address */
+	int listener = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0), fd, one = 1;
+	struct guest g = {.cid = CID};
+	struct flow f;
+
+	in.sin_addr.s_addr = bound.sin_addr.s_addr = htonl(host);
+	CHECK_SYS(bind(listener, (struct sockaddr *)&bound, sizeof(bound)));
+	CHECK_SYS(listen(listener, 4));
+	CHECK_SYS(getsockname(listener, (struct sockaddr *)&bound, &len));
+	in.sin_port = htons((uint16_t)(ntohs(bound.sin_port) ^ 1));
+	snprintf(forward, sizeof(forward), "--forward=80:tcp:%s:%u", inet_ntoa(bound.sin_addr),
+		ntohs(bound.sin_port));
+	snprintf(nobody, sizeof(nobody), "--forward=81:tcp:%s:9", inet_ntoa(bound.sin_addr));
+	snprintf(forward6, sizeof(forward6), "--forward=82:tcp:[::ffff:%s]:%u", inet_ntoa(bound.sin_addr),
+		ntohs(bound.sin_port));
+	snprintf(listens, sizeof(listens), "--listen=500:tcp:%s:%u", inet_ntoa(in.sin_addr),
+		ntohs(in.sin_port));
+	fe_start(&g.fe, m,
+		FE_ARGS("vsock", "--guest-cid=7", "--buffer=64K", forward, nobody, forward6, listens));
+	queues_up(&g);
+	/* the guest connects; its end first */
+	f = flow_of(&g, STREAM, 50, 80);
+	fd = guest_connects(&f, listener);
+	packet(&f, VIRTIO_VSOCK_OP_RW, 0, "ask", 3);
+	packet(&f, VIRTIO_VSOCK_OP_SHUTDOWN, SEND, NULL, 0);
+	host_reads(fd, buf, 3);
+	host_at_end(fd);
+	host_writes(fd, "answer", 6);
+	expect(&f, VIRTIO_VSOCK_OP_RW);
+	CHECK_MEM(g.data, "answer", 6);
+	close(fd);
+	expect(&f, VIRTIO_VSOCK_OP_SHUTDOWN);
+	packet(&f, VIRTIO_VSOCK_OP_SHUTDOWN, RCV | SEND, NULL, 0);
+	expect(&f, VIRTIO_VSOCK_OP_RST);
+	/* to an address of IPv6; a reset comes back */
+	f = flow_of(&g, STREAM, 51, 82);
+	fd = guest_connects(&f, listener);
+	CHECK_SYS(setsockopt(fd, SOL_SOCKET, SO_LINGER, &hard, sizeof(hard)));
+	close(fd);
+	expect(&f, VIRTIO_VSOCK_OP_RST);
+	/* nobody listens */
+	f = flow_of(&g, STREAM, 52, 81);
+	packet(&f, VIRTIO_VSOCK_OP_REQUEST, 0, NULL, 0);
+	expect(&f, VIRTIO_VSOCK_OP_RST);
+	/* the host connects; its end first */
+	fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+	setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &one, sizeof(one));
+	CHECK_SYS(connect(fd, (struct sockaddr *)&in, sizeof(in)));
+	f = flow_of(&g, STREAM, 500, 0);
+	expect(&f, VIRTIO_VSOCK_OP_REQUEST);
+	f.peer_port = g.h.src_port;
+	host_writes(fd, "ask", 3);
+	CHECK(!receive(&g, 20)); /* not before the guest has accepted */
+	packet(&f, VIRTIO_VSOCK_OP_RESPONSE, 0, NULL, 0);
+	expect(&f, VIRTIO_VSOCK_OP_RW);
+	CHECK_MEM(g.data, "ask", 3);
+	shutdown(fd, SHUT_WR);
+	expect(&f, VIRTIO_VSOCK_OP_SHUTDOWN);
+	CHECK_EQ(g.h.flags, SEND);
+	packet(&f, VIRTIO_VSOCK_OP_RW, 0, "answer", 6);
+	host_reads(fd, buf, 6);
+	CHECK_MEM(buf, "answer", 6);
+	packet(&f, VIRTIO_VSOCK_OP_SHUTDOWN, RCV | SEND, NULL, 0);
+	expect(&f, VIRTIO_VSOCK_OP_RST);
+	host_at_end(fd);
+	close(fd);
+	close(listener);
+	fe_end(&g.fe);
+}
+
 /* --- messages between guests --- */
 
 /* Each message keeps its length, an empty one and a long one, too, and whether it ends a record, each way. */
@@ -332,6 +413,7 @@ int main(void)
 	fe_each_layout("a guest that reads in bites", bites);
 	fe_each_layout("everybody has a turn", turns);
 	fe_each_layout("half-closed for reading", deaf);
+	fe_each_layout("TCP", tcp);
 	fe_each_layout("records between guests", records);
 	fe_case("a message without flags", no_flags, NULL);
 	fe_case("types that were agreed on", types, NULL);
