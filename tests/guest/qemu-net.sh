@@ -15,7 +15,7 @@ fi
 
 requires_qemu
 requires_uml
-requires ip socat sha256sum
+requires ip socat sha256sum tcpdump
 ip link set lo up
 mkdir "$tmp/www"
 head -c 1000000 /dev/urandom >"$tmp/www/file"
@@ -31,15 +31,16 @@ card()
 
 # ---- several queues on a TAP interface, and kill -9 ----
 
-backend tap net --tap=vmtap --queues=2
+backend tap net --tap=vmtap --queues=2 --mtu=9000
 ip addr add 10.1.0.1/24 dev vmtap
 ip link set vmtap up
 spawn www socat -U TCP-LISTEN:5000,fork,reuseaddr "OPEN:$tmp/www/file,rdonly"
 guest_cpus=2
-card "$socket" 2 ,mq=on
+card "$socket" 2 ,mq=on,host_mtu=1400
 qemu_start guest 100 "${card[@]}" <<'GUEST'
 modprobe virtio_net
 is "two queue pairs" "$(echo /sys/class/net/eth0/queues/*)" "/sys/class/net/eth0/queues/rx-0 /sys/class/net/eth0/queues/rx-1 /sys/class/net/eth0/queues/tx-0 /sys/class/net/eth0/queues/tx-1"
+is "the front-end's MTU" "$(cat /sys/class/net/eth0/mtu)" 1400
 ip addr add 10.1.0.2/24 dev eth0
 ip link set eth0 up
 ethtool -l eth0 | tail -n 2
@@ -84,7 +85,7 @@ for round in 1 2 3; do
 	status=0
 	stop tap KILL || status=$?
 	is "killed, round $round" $status 137
-	backend tap net --tap=vmtap --queues=2
+	backend tap net --tap=vmtap --queues=2 --mtu=9000
 	ip addr add 10.1.0.1/24 dev vmtap
 	ip link set vmtap up
 	before=$(downloads)
@@ -102,7 +103,7 @@ backend from-port net --switch="$tmp/switch"
 from=$socket
 backend to-port net --switch="$tmp/switch"
 to=$socket
-backend third net --switch="$tmp/switch" --mac=52:54:00:00:00:30
+backend third net --switch="$tmp/switch" --mac=52:54:00:00:00:30 --pcap="$tmp/third.pcap"
 uml_start pinger 100 virtio_uml.device="$socket:1" <<'GUEST'
 ip addr add 10.1.0.30/24 dev eth0
 ip link set eth0 up
@@ -112,7 +113,7 @@ until [ -e /host/enough ]; do
 	usleep 20000
 done
 GUEST
-card "$from"
+card "$from" 1 ,guest_announce=off # so that we are asked to say where the guest is
 qemu_start from 100 "${card[@]}" <<'GUEST'
 modprobe virtio_net
 ip addr add 10.1.0.2/24 dev eth0
@@ -134,7 +135,7 @@ more_pings()
 ok "it is pinged" await 20 more_pings 5
 mkdir "$tmp/to"
 cp "$tmp/from/initrd" "$tmp/to"
-card "$to"
+card "$to" 1 ,guest_announce=off
 qemu_boot to 100 "${card[@]}" -incoming "unix:$tmp/wire"
 ok "the other QEMU waits" await 20 test -S "$tmp/wire"
 ok "migrate" qmp from migrate "{\"uri\": \"unix:$tmp/wire\"}"
@@ -154,6 +155,8 @@ ok "the host was heard in the other QEMU" guest_said to '^told: enough'
 ok "the other way, too" guest_said to '^ok - ping the other way'
 touch "$tmp/pinger/enough"
 guest_wait pinger
+rarp=$(tcpdump -Z root -enr - rarp <"$tmp/third.pcap" 2>"$tmp/tcpdump.log")
+like "the second port said where the guest is" "$rarp" '52:54:00:00:00:10 > ff:ff:ff:ff:ff:ff.*Request who-is 52:54:00:00:00:10'
 ok "the first port ends at SIGTERM" stop from-port
 ok "the second port ends at SIGTERM" stop to-port
 ok "the third port ends at SIGTERM" stop third
