@@ -19,7 +19,7 @@
  *
  * A peer that has no room, in its ring or for lack of its guest's buffers, holds up the sender until there is some, but for
  * STALL_NS at most: a receiver that does not move in that time loses frames until it does, and the sender's other traffic goes
- * on. Broadcasts wait for nobody.
+ * on. What goes to all waits for nobody, but where "all" is one.
  *
  * While frames come the rings are looked at as the queues are (--poll-us); before the loop sleeps, it says so in the rings.
  */
@@ -456,6 +456,14 @@ static inline bool put_now(struct peer *peer, const struct net_packet *packet)
 	return peer->other ? net_deliver(&peer->other->h, packet, 1) : net_ring_put(&peer->out, packet);
 }
 
+/* Always true. A process counts what it takes out of its ring; nobody knows of what did not get there. */
+static bool lose(const struct peer *peer)
+{
+	if (peer->other)
+		peer->other->h.net->pairs[0].count.rx_dropped++;
+	return true;
+}
+
 /* False: there is no room, and the frame is worth waiting for it. */
 static bool put(struct port *p, struct peer *peer, const struct net_packet *packet, bool wait)
 {
@@ -465,12 +473,12 @@ static bool put(struct port *p, struct peer *peer, const struct net_packet *pack
 		return true;
 	}
 	if (!wait || peer->stalled)
-		return true;
+		return lose(peer);
 	if (!peer->full_since)
 		peer->full_since = p->now;
 	if (p->now - peer->full_since >= STALL_NS) {
 		peer->stalled = true; /* until it takes something */
-		return true;
+		return lose(peer);
 	}
 	if (peer->other) {
 		peer->other->waited = true;
@@ -530,6 +538,18 @@ static void flood(struct port *p, const struct net_packet *packet, const uint8_t
 	}
 }
 
+/* Where there is only one to flood, it gets the frame as if it were known to be there. */
+static struct peer *only(struct port *p)
+{
+	struct peer *peer = p->peer;
+
+	if (p->ready != 1)
+		return NULL;
+	while (!peer->port || !peer->ready)
+		peer++;
+	return peer;
+}
+
 static void addresses(const struct net_packet *packet, uint8_t mac[12])
 {
 	struct cursor c;
@@ -572,6 +592,8 @@ static unsigned switch_send(struct net_host *h, unsigned lane, const struct net_
 		many = alike(&packet[i], n - i, mac);
 		if (!(mac[0] & 1))
 			to = find(p, mac);
+		if (!to)
+			to = only(p);
 		if (!to) {
 			for (k = 0; k < many; k++)
 				flood(p, &packet[i++], mac + 6);
