@@ -2,12 +2,9 @@
 /*
  * A learning Ethernet switch. Its ports are guests, of this process and of others that meet in a directory.
  *
- * Between processes it is a full mesh without a daemon. Who joins makes a socket of its own in the directory and connects to
- * those that are there, under a lock, so that each two ports of different processes have exactly one connection. Over it go two
- * rings of shared memory (net-ring.h), one for each direction, and an eventfd to wake each other; the end of the connection is
- * the end of the peer. A frame is copied twice: from the sender's guest into the ring, and from there to the receiver's. So a
- * process has its own guest's memory only, and one that is taken over by its guest reaches no other. What a peer writes into a
- * ring is checked like a guest's.
+ * Other processes are reached through a mesh (net-mesh.c): a frame is copied twice, from the sender's guest into a ring that two
+ * processes share, and from there to the receiver's. So a process has its own guests' memory only, and one that is taken over by
+ * its guest reaches no other's.
  *
  * Guests of one process reach each other without a ring and a wake-up: the sender's turn copies each frame once, from guest to
  * guest. This is the fast one, for guests that trust this program to keep them apart: it maps all their memories. It needs no
@@ -23,73 +20,16 @@
  *
  * While frames come the rings are looked at as the queues are (--poll-us); before the loop sleeps, it says so in the rings.
  */
-#include <dirent.h>
 #include <errno.h>
-#include <fcntl.h>
-#include <stdio.h>
 #include <string.h>
-#include <sys/eventfd.h>
-#include <sys/file.h>
-#include <sys/mman.h>
-#include <sys/random.h>
-#include <sys/socket.h>
-#include <sys/stat.h>
-#include <sys/un.h>
 
-#include "net-host.h"
 #include "net-offload.h"
-#include "net-ring.h"
-#include "sockpath.h"
+#include "net-switch.h"
 
 #define STALL_NS (UINT64_C(20) * 1000 * 1000)
 #define AGE_NS	 (UINT64_C(300) * 1000 * 1000 * 1000)
 
-enum { PEERS = 63, ADDRESSES = 1024, TURN = 256, MAGIC = 0x56554d31 };
-
-/* What each side sends when a connection begins, with its ring, and the eventfd that wakes it. */
-struct hello {
-	uint32_t magic, size;
-};
-
-struct peer {
-	struct port *port; /* NULL: free */
-	struct port *
-		other; /* of this process; the rest is for other processes then, but for stalled and full_since */
-	unsigned back; /* what we are in its table */
-	int fd, wake;  /* wake: the peer's eventfd, -1 while it has not said hello */
-	struct watch watch;
-	struct net_ring in, out;
-	bool ready, stalled;
-	uint64_t full_since; /* monotonic ns; 0: there was room */
-};
-
-struct address {
-	uint8_t mac[6];
-	uint8_t peer; /* index + 1; 0: free */
-	uint64_t seen;
-};
-
-struct port {
-	struct net_host h;
-	int listener, wake; /* wake: ours; peers write it */
-	char name[24];
-	int dir;
-	struct sockpath path;
-	struct watch accept, woken;
-	struct poller poller;
-	struct task work;
-	struct timer stall; /* the sender waits for a ring, */
-	struct peer *full;  /* to this one */
-	bool paused;	    /* the guest has no buffers, */
-	bool waited;	    /* and ports of this process wait for them */
-	bool others_first;  /* who gets new ones first: those, else the rings */
-	unsigned next;	    /* of them, who goes first the next time */
-	unsigned npeers, nrings,
-		ready; /* all, of them those in other processes, and all that are connected */
-	struct peer peer[PEERS];
-	struct address table[ADDRESSES];
-	uint64_t now; /* monotonic ns, of this turn */
-};
+enum { TURN = 256 };
 
 static struct port *port_of(struct net_host *h)
 {
@@ -140,15 +80,7 @@ static void forget(struct port *p, unsigned peer)
 
 /* Peers */
 
-static void wake(const struct peer *peer)
-{
-	uint64_t one = 1;
-
-	if (peer->wake >= 0 && write(peer->wake, &one, sizeof(one)) < 0)
-		return; /* it is full: the peer has enough reason to wake */
-}
-
-static struct peer *peer_free(struct port *p)
+struct peer *peer_free(struct port *p)
 {
 	struct peer *peer = p->peer;
 
@@ -157,7 +89,7 @@ static struct peer *peer_free(struct port *p)
 	return peer < p->peer + PEERS ? peer : NULL;
 }
 
-static void peer_gone(struct peer *peer)
+void peer_gone(struct peer *peer)
 {
 	struct port *p = peer->port;
 	bool was_ready = peer->ready;
@@ -175,20 +107,7 @@ static void peer_gone(struct peer *peer)
 	net_tx_room(&p->h, 0);
 }
 
-static void peer_close(struct peer *peer)
-{
-	struct port *p = peer->port;
-
-	watch_del(&peer->watch);
-	fd_close(&peer->fd);
-	fd_close(&peer->wake);
-	net_ring_close(&peer->in);
-	net_ring_close(&peer->out);
-	p->nrings--;
-	peer_gone(peer);
-}
-
-static void peer_comes(struct peer *peer)
+void peer_comes(struct peer *peer)
 {
 	struct port *p = peer->port;
 
@@ -196,104 +115,6 @@ static void peer_comes(struct peer *peer)
 	if (!p->ready++)
 		net_link(&p->h, true);
 	log_info("switch: %u others are connected", p->ready);
-}
-
-/* Its ring and eventfd, once; then nothing but the end. */
-static void peer_hello(struct peer *peer)
-{
-	struct port *p = peer->port;
-	struct hello hello = {0};
-	struct iovec v = {&hello, sizeof(hello)};
-	union {
-		struct cmsghdr align;
-		char space[CMSG_SPACE(2 * sizeof(int))];
-	} control;
-	struct msghdr m = {
-		.msg_iov = &v, .msg_iovlen = 1, .msg_control = &control, .msg_controllen = sizeof(control)};
-	ssize_t r = recvmsg(peer->fd, &m, MSG_DONTWAIT | MSG_CMSG_CLOEXEC);
-	struct cmsghdr *c = r > 0 ? CMSG_FIRSTHDR(&m) : NULL;
-	int fds[2] = {-1, -1};
-
-	if (r < 0 && (errno == EAGAIN || errno == EINTR))
-		return;
-	if (c && c->cmsg_level == SOL_SOCKET && c->cmsg_type == SCM_RIGHTS &&
-		c->cmsg_len >= CMSG_LEN(sizeof(int)))
-		memcpy(fds, CMSG_DATA(c), MIN(c->cmsg_len - CMSG_LEN(0), sizeof(fds)));
-	if (peer->ready || r != sizeof(hello) || hello.magic != MAGIC || fds[1] < 0 ||
-		fcntl(fds[1], F_SETFL, O_NONBLOCK) < 0 || net_ring_open(&peer->in, fds[0]) < 0) {
-		if (r)
-			log_warn("--switch=%s: a peer makes no sense", p->h.net->join);
-		fd_close(&fds[0]);
-		fd_close(&fds[1]);
-		peer_close(peer);
-		return;
-	}
-	close(fds[0]);
-	peer->wake = fds[1];
-	peer_comes(peer);
-}
-
-static void peer_ready(struct watch *w, uint32_t events)
-{
-	(void)events;
-	peer_hello(container_of(w, struct peer, watch));
-}
-
-static int send_hello(struct peer *peer)
-{
-	struct hello hello = {MAGIC, NET_RING_SIZE};
-	struct iovec v = {&hello, sizeof(hello)};
-	union {
-		struct cmsghdr align;
-		char space[CMSG_SPACE(2 * sizeof(int))];
-	} control = {0};
-	struct msghdr m = {
-		.msg_iov = &v, .msg_iovlen = 1, .msg_control = &control, .msg_controllen = sizeof(control)};
-	struct cmsghdr *c = CMSG_FIRSTHDR(&m);
-	int fds[2] = {peer->out.fd, peer->port->wake};
-
-	c->cmsg_level = SOL_SOCKET;
-	c->cmsg_type = SCM_RIGHTS;
-	c->cmsg_len = CMSG_LEN(sizeof(fds));
-	memcpy(CMSG_DATA(c), fds, sizeof(fds));
-	return sendmsg(peer->fd, &m, MSG_NOSIGNAL | MSG_DONTWAIT) == sizeof(hello) ? 0 : -EPIPE;
-}
-
-/* Takes fd. */
-static int peer_add(struct port *p, int fd)
-{
-	struct peer *peer = peer_free(p);
-	int err;
-
-	if (!peer) {
-		close(fd);
-		return -ENOSPC;
-	}
-	*peer = (struct peer){.port = p, .fd = fd, .wake = -1, .watch = {.fd = -1, .ready = peer_ready}};
-	peer->in.fd = peer->out.fd = -1;
-	p->npeers++;
-	p->nrings++;
-	err = net_ring_make(&peer->out);
-	if (!err)
-		err = send_hello(peer);
-	if (!err)
-		err = watch_add(p->h.loop, &peer->watch, fd, EPOLLIN);
-	if (err)
-		peer_close(peer);
-	return err;
-}
-
-static void accept_ready(struct watch *w, uint32_t events)
-{
-	struct port *p = container_of(w, struct port, accept);
-	int fd = accept4(w->fd, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC), err;
-
-	(void)events;
-	if (fd < 0)
-		return;
-	err = peer_add(p, fd);
-	if (err)
-		log_guest_warn("--switch=%s: a peer could not join: %s", p->h.net->join, strerror(-err));
 }
 
 /* Reception */
@@ -327,7 +148,7 @@ static bool peer_receive(struct port *p, struct peer *peer, bool *found)
 		*found = true;
 	}
 	if (i && net_ring_released(&peer->in))
-		wake(peer);
+		peer_wake(peer);
 	return true;
 }
 
@@ -349,7 +170,7 @@ static bool receive_all(struct port *p)
 			continue;
 		if (!peer_receive(p, peer, &found)) {
 			if (net_ring_released(&peer->in))
-				wake(peer);
+				peer_wake(peer);
 			p->paused = true;
 			return found;
 		}
@@ -511,7 +332,7 @@ static void publish(struct port *p)
 			continue;
 		seen++;
 		if (p->peer[i].ready && net_ring_publish(&p->peer[i].out))
-			wake(&p->peer[i]);
+			peer_wake(&p->peer[i]);
 	}
 }
 
@@ -612,43 +433,13 @@ static unsigned switch_send(struct net_host *h, unsigned lane, const struct net_
 	return i;
 }
 
-/* Joining */
+/* Ports of this process */
 
-static int connect_to(struct port *p, const char *name)
-{
-	struct sockaddr_un a = {.sun_family = AF_UNIX};
-	int fd = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
-
-	if (fd < 0)
-		return -errno;
-	snprintf(a.sun_path, sizeof(a.sun_path), "%s/%s", p->h.net->join, name);
-	if (connect(fd, (struct sockaddr *)&a, sizeof(a)) == 0)
-		return peer_add(p, fd);
-	if (errno == ECONNREFUSED) /* of a process that was killed */
-		unlinkat(p->dir, name, 0);
-	close(fd);
-	return 0;
-}
-
-/* Port i of this process, or NULL: it is not open. */
-static struct port *port_of_socket(const struct port *p, unsigned i)
+struct port *port_of_socket(const struct port *p, unsigned i)
 {
 	const struct net *net = backend_of_socket(p->h.net->b, i)->state;
 
 	return net->host && net->host != &p->h ? port_of(net->host) : NULL;
-}
-
-static bool is_ours(const struct port *p, const char *name)
-{
-	unsigned i;
-
-	for (i = 0; i <= p->h.net->b->socket; i++) {
-		const struct port *other = i == p->h.net->b->socket ? p : port_of_socket(p, i);
-
-		if (other && strcmp(other->name, name) == 0)
-			return true;
-	}
-	return false;
 }
 
 /* With the ports of this process that are open already. */
@@ -680,74 +471,19 @@ static void disconnect_other(struct peer *peer)
 	peer_gone(peer);
 }
 
-static int meet(struct port *p)
-{
-	int fd = dup(p->dir), err = 0;
-	DIR *d = fd < 0 ? NULL : fdopendir(fd);
-	struct dirent *e;
-
-	if (!d)
-		return -errno;
-	while (!err && (e = readdir(d))) {
-		size_t n = strlen(e->d_name);
-
-		if (n > 5 && strcmp(e->d_name + n - 5, ".port") == 0 && !is_ours(p, e->d_name))
-			err = connect_to(p, e->d_name);
-	}
-	closedir(d);
-	return err;
-}
-
-/* The lock makes joining one step, so that of two that come at the same time one finds the other. */
-static int join(struct port *p)
-{
-	const char *dir = p->h.net->join;
-	char path[sizeof(((struct sockaddr_un *)0)->sun_path)];
-	uint64_t id;
-	int lock, err;
-
-	if (mkdir(dir, 0700) < 0 && errno != EEXIST)
-		return log_errno(errno, "--switch=%s", dir);
-	p->dir = open(dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-	lock = p->dir < 0 ? -1 : openat(p->dir, "lock", O_RDWR | O_CREAT | O_CLOEXEC, 0600);
-	if (lock < 0 || flock(lock, LOCK_EX) < 0 || getrandom(&id, sizeof(id), 0) != sizeof(id)) {
-		err = log_errno(errno, "--switch=%s", dir);
-		fd_close(&lock);
-		return err;
-	}
-	snprintf(p->name, sizeof(p->name), "%016llx.port", (unsigned long long)id);
-	if ((size_t)snprintf(path, sizeof(path), "%s/%s", dir, p->name) >= sizeof(path))
-		err = log_errno(ENAMETOOLONG, "--switch=%s", dir);
-	else
-		err = p->listener = sockpath_listen(&p->path, "--switch", path, SOCK_SEQPACKET, 0600, PEERS);
-	if (err >= 0) {
-		err = meet(p);
-		if (err)
-			log_errno(err, "--switch=%s", dir);
-	}
-	close(lock);
-	return err;
-}
-
 static void switch_close(struct net_host *h)
 {
 	struct port *p = port_of(h);
 	unsigned i;
 
 	timer_disarm(&p->stall);
-	loop_poller_del(h->loop, &p->poller);
 	loop_cancel(h->loop, &p->work);
-	watch_del(&p->accept);
-	watch_del(&p->woken);
 	for (i = 0; i < PEERS; i++)
 		if (p->peer[i].port && p->peer[i].other)
 			disconnect_other(&p->peer[i]);
 		else if (p->peer[i].port)
 			peer_close(&p->peer[i]);
-	sockpath_remove(&p->path);
-	fd_close(&p->listener);
-	fd_close(&p->wake);
-	fd_close(&p->dir);
+	mesh_close(p);
 	free(p);
 }
 
@@ -764,21 +500,6 @@ static const struct net_host_ops switch_ops = {
 	.describe = switch_describe,
 };
 
-/* Opens the way to other processes. */
-static int open_mesh(struct port *p)
-{
-	int err;
-
-	p->wake = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
-	loop_poller_add(p->h.loop, &p->poller);
-	err = p->wake < 0 ? log_errno(errno, "--switch") : join(p);
-	if (!err)
-		err = watch_add(p->h.loop, &p->accept, p->listener, EPOLLIN);
-	if (!err)
-		err = watch_add(p->h.loop, &p->woken, p->wake, EPOLLIN);
-	return err;
-}
-
 int net_switch_open(struct net_host **out, struct net *net)
 {
 	struct port *p = calloc(1, sizeof(*p));
@@ -794,7 +515,6 @@ int net_switch_open(struct net_host **out, struct net *net)
 		.takes = NET_HOST_OFFLOADS,
 		.gives = NET_GUEST_OFFLOADS};
 	p->wake = p->listener = p->dir = p->accept.fd = p->woken.fd = -1;
-	p->accept.ready = accept_ready;
 	p->woken.ready = woken;
 	p->stall.expired = stall_expired;
 	p->poller.poll = switch_poll;
@@ -802,7 +522,7 @@ int net_switch_open(struct net_host **out, struct net *net)
 	p->work.run = work;
 	err = connect_others(p);
 	if (!err && net->join)
-		err = open_mesh(p);
+		err = mesh_open(p);
 	if (err) {
 		switch_close(&p->h);
 		return err;
