@@ -123,12 +123,19 @@ static bool tx_header(struct net_pair *p, struct element *e, struct net_packet *
 /* The pieces of the frame; false: the batch has no place for them. */
 static bool tx_pieces(struct tx_batch *t, const struct element *e, struct net_packet *packet)
 {
+	const struct cursor *c = &e->rd;
 	struct iovec *v = &t->iov[t->segs];
 	unsigned i;
 	size_t len = 0;
 
 	packet->iov = v;
-	packet->n = cursor_iovec(&e->rd, packet->len, v, NET_BATCH_SEGS - t->segs);
+	if (likely(packet->len <= c->iov->iov_len - c->off && t->segs < NET_BATCH_SEGS)) {
+		*v = (struct iovec){(uint8_t *)c->iov->iov_base + c->off, packet->len};
+		packet->n = 1;
+		t->segs++;
+		return true;
+	}
+	packet->n = cursor_iovec(c, packet->len, v, NET_BATCH_SEGS - t->segs);
 	for (i = 0; i < packet->n; i++)
 		len += v[i].iov_len;
 	if (len < packet->len)
