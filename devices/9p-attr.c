@@ -159,7 +159,7 @@ int p9_op_statfs(struct p9_request *r)
 
 /* Extended attributes: a fid that is read, or that is written and takes effect when it is clunked */
 
-static int xattr_new(struct p9 *s, uint64_t size, struct p9_xattr **out)
+int p9_xattr_new(struct p9 *s, uint64_t size, struct p9_xattr **out)
 {
 	struct p9_xattr *x;
 
@@ -214,7 +214,7 @@ int p9_op_xattrwalk(struct p9_request *r)
 	n = value_load(r, name, data);
 	if (n < 0)
 		return (int)n;
-	err = xattr_new(r->s, (uint64_t)n, &x);
+	err = p9_xattr_new(r->s, (uint64_t)n, &x);
 	if (err < 0)
 		return err;
 	memcpy(x->data, data, (size_t)n);
@@ -244,7 +244,7 @@ int p9_op_xattrcreate(struct p9_request *r)
 	if (err == 0)
 		err = p9_map_xattr(r->s, name, host);
 	if (err == 0)
-		err = xattr_new(r->s, size, &x);
+		err = p9_xattr_new(r->s, size, &x);
 	if (err < 0)
 		return err;
 	memcpy(x->name, host, sizeof(host));

@@ -275,4 +275,6 @@ const struct device device_9p = {
 	.start = p9_start,
 	.stop = p9_stop,
 	.reset = p9_reset,
+	.save = p9_state_save,
+	.load = p9_state_load,
 };

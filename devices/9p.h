@@ -222,6 +222,13 @@ struct p9_qid {
 };
 void p9_put_qid(struct cursor *c, const struct p9_qid *q);
 
+/* 9p-attr.c: one with room for so many bytes. 0, -ENOSPC (in all fids), -ENOMEM. */
+int p9_xattr_new(struct p9 *s, uint64_t size, struct p9_xattr **out);
+
+/* 9p-state.c */
+int p9_state_save(struct backend *b, int fd);
+int p9_state_load(struct backend *b, int fd);
+
 /* 9p-fid.c: the loop's */
 struct p9_fid *p9_fid_find(struct p9 *s, uint32_t id);
 /* A fid of kind P9_NEW. -EEXIST (the id is in use), -EMFILE, -ENOMEM. */

@@ -207,7 +207,7 @@ void client_session(struct client *c, const char *dialect)
 	CHECK_EQ(client_call(c), 0);
 }
 
-void client_start(
+static void begin(
 	struct client *c, const struct fe_mode *m, const char *dir, uint32_t msize, const char *const *args)
 {
 	const char *all[16] = {"9p"};
@@ -220,17 +220,40 @@ void client_start(
 		all[n++] = *args;
 	memset(c, 0, sizeof(*c));
 	fe_start(&c->fe, m, all);
-	c->q = fe_queue_up(&c->fe, 0, 128);
 	c->msize = msize;
 	c->room = msize;
+}
+
+static void queue_up(struct client *c)
+{
+	c->q = fe_queue_up(&c->fe, 0, 128);
 	for (unsigned i = 0; i < CLIENT_SLOTS; i++) {
 		c->m[i].tag = (uint16_t)i;
-		c->m[i].tx = fe_alloc(&c->fe, msize, 16, NULL);
-		c->m[i].rx = fe_alloc(&c->fe, msize, 16, NULL);
-		if (msize > 65536 && i == 1)
+		c->m[i].tx = fe_alloc(&c->fe, c->room, 16, NULL);
+		c->m[i].rx = fe_alloc(&c->fe, c->room, 16, NULL);
+		if (c->room > 65536 && i == 1)
 			break;
 	}
+}
+
+void client_start(
+	struct client *c, const struct fe_mode *m, const char *dir, uint32_t msize, const char *const *args)
+{
+	begin(c, m, dir, msize, args);
+	queue_up(c);
 	client_session(c, "9P2000.L");
+}
+
+bool client_arrive(struct client *c, const struct fe_mode *m, const char *dir, uint32_t msize,
+	const char *const *args, const void *state, size_t n)
+{
+	bool loaded;
+
+	begin(c, m, dir, msize, args);
+	loaded = fe_state_load(&c->fe, state, n) == 0;
+	queue_up(c);
+	client_use(c, 0);
+	return loaded;
 }
 
 void client_end(struct client *c)

@@ -68,6 +68,9 @@ void client_start(
 	struct client *c, const struct fe_mode *m, const char *dir, uint32_t msize, const char *const *args);
 /* Version and attach once more; dialect: "9P2000.L". */
 void client_session(struct client *c, const char *dialect);
+/* The same client in another process, which has that device state: no session is begun. False: it could not be loaded. */
+bool client_arrive(struct client *c, const struct fe_mode *m, const char *dir, uint32_t msize,
+	const char *const *args, const void *state, size_t n);
 void client_end(struct client *c);
 
 /* Slot 0 unless client_use() said otherwise. The tag is the slot's number. */

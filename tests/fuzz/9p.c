@@ -26,6 +26,7 @@
 #include "../../devices/9p-message.c"
 #include "../../devices/9p-name.c"
 #include "../../devices/9p-request.c"
+#include "../../devices/9p-state.c"
 #include "../../devices/9p-unix.c"
 
 enum { STEPS_MAX = 300, SLOTS = 12, TX_MAX = 4096, RX_MAX = 5000, OUTSIDE = 7 };
