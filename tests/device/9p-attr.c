@@ -189,6 +189,32 @@ static void ids(const struct fe_mode *m)
 	client_end(&c);
 }
 
+/* Everybody's files belong to one, whatever they ask for; the guest sees whose they are. */
+static void squash_all(const struct fe_mode *m)
+{
+	const char *dir = fe_tmpdir();
+	struct stat st;
+	struct attr a;
+
+	if (geteuid() != 0)
+		tap_skip("not root");
+	client_start(&c, m, dir, 8192, FE_ARGS("--squash=all", "--anon-uid=99", "--anon-gid=98"));
+	CHECK_EQ(c_walk(&c, 0, 1, ""), 0);
+	CHECK_EQ(c_create(&c, 1, "f", O_RDWR, 0640), 0);
+	CHECK_SYS(stat(path_in(dir, "f"), &st));
+	CHECK_EQ(st.st_uid, 99);
+	CHECK_EQ(st.st_gid, 98);
+	CHECK_EQ(set_owner(1, 0600, 1003, 4), 0);
+	CHECK_SYS(stat(path_in(dir, "f"), &st));
+	CHECK_EQ(st.st_uid, 99);
+	CHECK_EQ(st.st_gid, 98);
+	CHECK_EQ(st.st_mode, S_IFREG | 0600);
+	CHECK_EQ(c_getattr(&c, 1, &a), 0);
+	CHECK_EQ(a.uid, 99);
+	CHECK_EQ(a.gid, 98);
+	client_end(&c);
+}
+
 /* Two file systems below the root have the same inode numbers; the guest must not take their files for the same. */
 static void qids(const struct fe_mode *m)
 {
@@ -220,6 +246,7 @@ int main(void)
 	fe_case("mapped-xattr", mapped_xattr, NULL);
 	fe_case("mapped-file", mapped_file, NULL);
 	fe_case("ids", ids, NULL);
+	fe_case("squash", squash_all, NULL);
 	fe_case("several file systems", qids, NULL);
 	return tap_done();
 }

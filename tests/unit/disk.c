@@ -8,6 +8,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
+#include <linux/fs.h>
 #include <sys/stat.h>
 
 #include "log.h"
@@ -412,6 +413,48 @@ static void more_than_iov_max(void *arg)
 	free(back);
 }
 
+/* Stands in for the disk's ioctl(2): hardly a machine for tests has a device that erases. */
+int __wrap_ioctl(int fd, unsigned long request, void *arg);
+
+static struct {
+	uint64_t offset, len;
+	unsigned calls;
+	int error;
+} erased;
+
+int __wrap_ioctl(int fd, unsigned long request, void *arg)
+{
+	const uint64_t *range = arg;
+
+	CHECK(fcntl(fd, F_GETFL) >= 0);
+	CHECK_EQ(request, BLKSECDISCARD);
+	erased.calls++;
+	erased.offset = range[0];
+	erased.len = range[1];
+	errno = erased.error;
+	return erased.error != 0 ? -1 : 0;
+}
+
+static void erases(void *arg)
+{
+	struct disk_options o = {.path = path};
+
+	(void)arg;
+	image_new(SIZE);
+	setup(&o);
+	CHECK(!disk_limits(disk)->secure_erase); /* no file can */
+	CHECK_EQ(erased.calls, 0);
+	CHECK_EQ(perform(DISK_SECURE_ERASE, 8192, 65536), 0);
+	CHECK_EQ(erased.calls, 1);
+	CHECK_EQ(erased.offset, 8192);
+	CHECK_EQ(erased.len, 65536);
+	/* unlike a discard, it is never as if it had been done */
+	erased.error = EOPNOTSUPP;
+	CHECK_EQ(perform(DISK_SECURE_ERASE, 0, 512), -EOPNOTSUPP);
+	CHECK_EQ(erased.calls, 2);
+	teardown();
+}
+
 /* Pairs of kind and length, as disk_extents says them. */
 static void extents_are(uint64_t offset, uint32_t align, uint32_t max, const char *want)
 {
@@ -548,6 +591,7 @@ int main(void)
 	tap_case("more than IOV_MAX pieces", more_than_iov_max, NULL);
 	tap_case("the null disk takes all", null_takes_all, NULL);
 	tap_case("space is given back", space_is_given_back, NULL);
+	tap_case("secure erase", erases, NULL);
 	tap_case("holes are told", holes_are_told, NULL);
 	tap_case("holes are told: threads", holes_are_told, "threads");
 	return tap_done();
