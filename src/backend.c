@@ -91,6 +91,7 @@ static struct virtqueue *host_queue(struct session_host *host, unsigned index)
 	}
 	if (c->process->opt->control_path)
 		q->latency = calloc(1, sizeof(*q->latency)); /* without it no times are taken */
+	q->socket = c->b.num_sockets > 1 ? (int)c->b.socket : -1;
 	q->reverse = index < 64 && (c->b.dev->reversed & BIT(index));
 	q->only_read = index < 64 && (c->b.dev->only_read & BIT(index));
 	q->always_call = index < 64 && (c->b.dev->always_call & BIT(index));

@@ -20,6 +20,7 @@ const char *const log_level_names[] = {"error", "warn", "info", "debug", NULL};
 int log_threshold = LOG_LEVEL_WARN;
 
 static char log_prefix[64] = "vhost-user-multi";
+static _Thread_local int log_socket = -1;
 static bool use_syslog;
 
 void log_set_prefix(const char *prefix)
@@ -92,9 +93,27 @@ static void line_emit(struct line *l, size_t text_at, enum log_level level)
 
 static size_t line_begin(struct line *l)
 {
+	size_t at;
+
 	l->len = 0;
 	line_add(l, "%s: ", log_prefix);
-	return l->len;
+	at = l->len;
+	if (log_socket >= 0)
+		line_add(l, "socket %d: ", log_socket);
+	return at;
+}
+
+int log_about(int socket)
+{
+	int before = log_socket;
+
+	log_socket = socket;
+	return before;
+}
+
+void log_about_end(const int *before)
+{
+	log_socket = *before;
 }
 
 void log_write(enum log_level level, const char *fmt, ...)

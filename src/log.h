@@ -28,6 +28,14 @@ enum log_level log_level(void);
 /* From now on every line goes to syslog(3); errors go to stderr as well. */
 void log_to_syslog(void);
 
+/*
+ * In a process with several backends: until the end of the block, this thread's lines are about the one of that socket. -1: about
+ * none of them, as at the beginning.
+ */
+#define LOG_ABOUT(socket) int log_before_ __attribute__((cleanup(log_about_end), unused)) = log_about(socket)
+int log_about(int socket);
+void log_about_end(const int *before);
+
 /* The text names no prefix and ends without a newline. errno is preserved by all of them. */
 void log_write(enum log_level level, const char *fmt, ...) PRINTF_LIKE(2, 3);
 /* Logs "TEXT: strerror" as an error and returns -err. The sign of err does not matter. */

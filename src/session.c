@@ -19,6 +19,12 @@ enum { STATE_NO_FD = 0x100, STATE_ERROR = 1 };
 	(BIT(FEATURE_LOG_ALL) | BIT(FEATURE_INDIRECT_DESC) | BIT(FEATURE_EVENT_IDX) | \
 		BIT(FEATURE_PROTOCOL) | BIT(FEATURE_VERSION_1))
 
+/* Whom LOG_ABOUT() is about. */
+static int socket_of(const struct backend *b)
+{
+	return b->num_sockets > 1 ? (int)b->socket : -1;
+}
+
 /* Features */
 
 static uint64_t offered_features(const struct session *s)
@@ -372,6 +378,7 @@ static int answer(struct session *s, int result)
 static void still_waiting(struct timer *t)
 {
 	struct session *s = container_of(t, struct session, patience);
+	LOG_ABOUT(socket_of(s->b));
 	uint64_t waited = time_ns() - s->wait_start;
 	unsigned i, out = 0;
 
@@ -469,6 +476,7 @@ static void out_flush(struct session *s)
 static void session_ready(struct watch *w, uint32_t events)
 {
 	struct session *s = container_of(w, struct session, watch);
+	LOG_ABOUT(socket_of(s->b));
 	unsigned budget = 64; /* messages, then others get their turn */
 
 	if (s->suspended) { /* hang-up while the front-end waits for an answer */
@@ -488,6 +496,8 @@ static void session_ready(struct watch *w, uint32_t events)
 
 void session_finish(struct session *s, int result)
 {
+	LOG_ABOUT(socket_of(s->b));
+
 	if (s->ending || !s->suspended)
 		return;
 	s->suspended = false;
@@ -538,6 +548,7 @@ void session_wait_rest(struct session *s, void (*rested)(struct session *s))
 
 struct session *session_new(struct session_host *host, int fd)
 {
+	LOG_ABOUT(socket_of(host->b));
 	struct session *s = calloc(1, sizeof(*s));
 	struct guestmem *mem = guestmem_new();
 
@@ -613,6 +624,7 @@ static void end_rested(struct session *s)
 
 void session_end(struct session *s, bool discard, bool orderly)
 {
+	LOG_ABOUT(socket_of(s->b));
 	unsigned i;
 
 	if (s->ending)

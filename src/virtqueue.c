@@ -266,8 +266,9 @@ static void signal_fd(int fd)
 
 void virtqueue_break(struct virtqueue *q, const char *fmt, ...)
 {
-	char why[160];
+	LOG_ABOUT(q->socket);
 	va_list ap;
+	char why[160];
 
 	va_start(ap, fmt);
 	vsnprintf(why, sizeof(why), fmt, ap);
@@ -382,6 +383,7 @@ void vring_flush(struct task *t)
 void vring_run(struct task *t)
 {
 	struct virtqueue *q = container_of(t, struct virtqueue, run);
+	LOG_ABOUT(q->socket);
 
 	if (unlikely(q->phase != VRING_RUNNING || q->broken || !q->spec->ready))
 		return;

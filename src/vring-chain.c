@@ -83,6 +83,14 @@ static bool slot_append(
 	return true;
 }
 
+static void log_unmapped(const struct virtqueue *q, uint64_t addr, uint32_t len)
+{
+	LOG_ABOUT(q->socket);
+
+	log_guest_warn(
+		"queue %u: %" PRIu32 " bytes at 0x%" PRIx64 " are not guest memory", q->index, len, addr);
+}
+
 bool vring_add_pieces(struct virtqueue *q, struct vring_slot *s, uint64_t addr, uint32_t len, bool writable)
 {
 	writable = writable && !q->only_read;
@@ -109,8 +117,7 @@ bool vring_add_pieces(struct virtqueue *q, struct vring_slot *s, uint64_t addr, 
 	}
 	return true;
 lost:
-	log_guest_warn(
-		"queue %u: %" PRIu32 " bytes at 0x%" PRIx64 " are not guest memory", q->index, len, addr);
+	log_unmapped(q, addr, len);
 	s->e.fault = true;
 	if (writable) {
 		s->tail_lost = true;

@@ -499,6 +499,7 @@ int virtqueue_new(struct virtqueue **out, struct backend *b, const struct queue_
 	q->backend = b;
 	q->spec = spec;
 	q->index = index;
+	q->socket = -1;
 	q->state = state;
 	q->state_size = state_size;
 	q->loop = loop;

@@ -135,6 +135,7 @@ struct virtqueue {
 	struct backend *backend;
 	const struct queue_spec *spec;
 	unsigned index;
+	int socket; /* for the log, see LOG_ABOUT() */
 	void *state;
 	size_t state_size;
 	struct loop *loop, *control;

@@ -551,6 +551,7 @@ static void hostile(const struct fe_mode *m)
 	fe_flush(b->rx);
 	for (unsigned i = 0; i < 8; i++)
 		send_one(a, 2, 60, i);
+	fe_process_logs(&h.process, "socket 1: queue 0: "); /* in the turn of another */
 	talk(a, c);
 	fe_close(&b->fe);
 	guest_connect(b); /* whose memory goes away under the receiver's copy */
