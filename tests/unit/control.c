@@ -544,6 +544,53 @@ static void described(void *arg)
 		"\"required\":[\"must\"],\"additionalProperties\":false}");
 }
 
+/* As in a process with several backends: most commands say which one they are for. */
+static struct backend *pick(struct control *c, struct command *cmd)
+{
+	uint64_t n;
+
+	if (!command_u64(cmd, "which", &n) || n == 0)
+		return c->b;
+	command_error(cmd, EINVAL, "there is only 0");
+	return NULL;
+}
+
+static void extended(void *arg)
+{
+	static const struct command_arg which = {"which", COMMAND_U64, true, "which one"};
+	static const char *const except[] = {"fails", NULL};
+	struct command_spec *table, *empty = command_extend(NULL, &which, NULL);
+	int fd;
+
+	(void)arg;
+	CHECK(empty && !empty->name);
+	free(empty);
+	rig_open();
+	table = command_extend(core_table, &which, except);
+	CHECK(table != NULL);
+	rig.c.core = table;
+	rig.c.device = NULL;
+	rig.c.pick = pick;
+	fd = client();
+	say(fd, "{\"execute\":\"needs\",\"arguments\":{\"must\":\"x\"}}\n");
+	CHECK_HAS(hear(fd), "argument which: missing");
+	say(fd, "{\"execute\":\"needs\",\"arguments\":{\"which\":0}}\n");
+	CHECK_HAS(hear(fd), "argument must: missing");
+	say(fd, "{\"execute\":\"needs\",\"arguments\":{\"which\":0,\"must\":\"x\"}}\n");
+	CHECK_HAS(hear(fd), "\"return\"");
+	say(fd, "{\"execute\":\"needs\",\"arguments\":{\"which\":1,\"must\":\"x\"}}\n");
+	CHECK_HAS(hear(fd), "there is only 0");
+	say(fd, "{\"execute\":\"fails\",\"arguments\":{\"which\":0}}\n");
+	CHECK_HAS(hear(fd), "takes no argument");
+	say(fd, "{\"execute\":\"quiet\",\"arguments\":{\"which\":0}}\n");
+	CHECK_HAS(hear(fd), "CommandNotFound");
+	control_event_of(&rig.c, 5, "told", NULL);
+	CHECK_HAS(hear(fd), "{\"event\":\"told\",\"socket\":5,\"data\":{},");
+	close(fd);
+	rig_close();
+	free(table);
+}
+
 int main(void)
 {
 	log_set_level(LOG_LEVEL_ERROR);
@@ -556,5 +603,6 @@ int main(void)
 	tap_case("a client that never reads", never_reads, NULL);
 	tap_case("paths", paths, NULL);
 	tap_case("descriptions", described, NULL);
+	tap_case("several backends", extended, NULL);
 	return tap_done();
 }

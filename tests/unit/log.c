@@ -48,6 +48,41 @@ static void form(void *arg UNUSED)
 	CHECK_STR(line(fd), "");
 }
 
+static void *says_plain(void *arg)
+{
+	log_error("another thread");
+	return arg;
+}
+
+static void says_more(void)
+{
+	LOG_ABOUT(0);
+
+	log_errno(EIO, "x");
+}
+
+static void about(void *arg UNUSED)
+{
+	int fd = capture();
+	pthread_t id;
+
+	{
+		LOG_ABOUT(3);
+
+		log_error("gone");
+		CHECK_STR(line(fd), "vhost-user-test: socket 3: gone\n");
+		says_more();
+		CHECK_STR(line(fd), "vhost-user-test: socket 0: x: Input/output error\n");
+		log_guest_warn("y");
+		CHECK_STR(line(fd), "vhost-user-test: socket 3: y\n");
+		CHECK_EQ(pthread_create(&id, NULL, says_plain, NULL), 0);
+		pthread_join(id, NULL);
+		CHECK_STR(line(fd), "vhost-user-test: another thread\n");
+	}
+	log_error("z");
+	CHECK_STR(line(fd), "vhost-user-test: z\n");
+}
+
 static void long_line(void *arg UNUSED)
 {
 	char text[5000];
@@ -179,6 +214,7 @@ static void threads(void *arg UNUSED)
 int main(void)
 {
 	tap_case("form of a line", form, NULL);
+	tap_case("whom a line is about", about, NULL);
 	tap_case("long lines", long_line, NULL);
 	tap_case("levels", levels, NULL);
 	tap_case("rate limit per place", rate_limit, NULL);
