@@ -564,6 +564,16 @@ static void hostile(const struct fe_mode *m)
 	CHECK(fe_process_running(&h.process));
 	talk(a, c);
 	fe_close(&b->fe);
+	guest_connect(b); /* the same of a sender */
+	give(b, 1);
+	send_one(b, 1, 60, 3);
+	gets(a, 1, 2, 60, 3);
+	for (unsigned i = 0; i < b->fe.nregions; i++)
+		CHECK_SYS(ftruncate(b->fe.regions[i].fd, 0));
+	fe_kick(b->tx);
+	fe_expect_eof(&b->fe);
+	talk(a, c);
+	fe_close(&b->fe);
 	fe_init(&b->fe, mode);
 	fe_connect(&b->fe, b->path);
 	CHECK(fe_send_raw(&b->fe, "no message of vhost-user at all, but long enough to be one", 58, NULL, 0));
