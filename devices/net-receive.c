@@ -421,16 +421,6 @@ static bool receive(struct net_host *host, const struct net_packet *packet)
 	return true;
 }
 
-static inline void copy_small(uint8_t *dst, const uint8_t *src, size_t n)
-{
-	if (n >= 64 && n <= 128) { /* known sizes are a few instructions, and they may overlap */
-		memcpy(dst, src, 64);
-		memcpy(dst + n - 64, src + n - 64, 64);
-	} else {
-		memcpy(dst, src, n);
-	}
-}
-
 /* A frame in one piece, into a buffer in one piece. False: it is not that simple, nothing was done. */
 static inline bool rx_put_simple(struct net_pair *p, struct element *e, const struct net_packet *packet)
 {
@@ -446,7 +436,7 @@ static inline bool rx_put_simple(struct net_pair *p, struct element *e, const st
 		return false;
 	hdr.num_buffers = htole16(1);
 	memcpy(at, &hdr, NET_HDR);
-	copy_small(at + NET_HDR, packet->iov->iov_base, packet->len);
+	net_copy(at + NET_HDR, packet->iov->iov_base, packet->len);
 	p->room -= room;
 	return true;
 }

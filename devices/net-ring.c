@@ -34,7 +34,7 @@ static int ring_map(struct net_ring *r, int fd)
 		return -errno;
 	r->at = p;
 	r->data = (uint8_t *)p + PAGE;
-	r->mine = r->seen = r->shown = r->next = 0;
+	r->mine = r->seen = r->shown = 0;
 	return 0;
 }
 
@@ -78,8 +78,15 @@ static void copy_in(struct net_ring *r, uint64_t at, const void *src, size_t n)
 {
 	size_t off = at % NET_RING_SIZE, first = MIN(n, NET_RING_SIZE - off);
 
-	memcpy(r->data + off, src, first);
-	memcpy(r->data, (const uint8_t *)src + first, n - first);
+	net_copy(r->data + off, src, first);
+	if (unlikely(first < n))
+		memcpy(r->data, (const uint8_t *)src + first, n - first);
+}
+
+/* A frame and the record around it. */
+static inline uint64_t record_size(size_t len)
+{
+	return ALIGN_UP(RING_HEAD + (uint64_t)len, (uint64_t)ALIGN);
 }
 
 /* Writer */
@@ -87,8 +94,8 @@ static void copy_in(struct net_ring *r, uint64_t at, const void *src, size_t n)
 bool net_ring_put(struct net_ring *r, const struct net_packet *p)
 {
 	struct record rec = {.len = (uint32_t)p->len};
-	size_t total = ALIGN_UP(RING_HEAD + p->len, (size_t)ALIGN), left = p->len;
-	uint64_t at = r->mine;
+	size_t left = p->len;
+	uint64_t at = r->mine, total = record_size(p->len);
 	unsigned i;
 
 	if (r->mine + total - r->seen > NET_RING_SIZE) {
@@ -139,37 +146,48 @@ bool net_ring_wait(struct net_ring *r)
 
 /* Reader */
 
-int net_ring_peek(struct net_ring *r, struct net_packet *p, struct iovec v[2])
+/* The record at a position before r->seen, believed only when it ends there or before. */
+static bool record_at(const struct net_ring *r, uint64_t at, struct net_packet *p, struct iovec v[2])
 {
 	struct record rec;
 	size_t off, first;
 
-	if (r->mine == r->seen) {
-		uint64_t head = __atomic_load_n(&r->at->head, __ATOMIC_ACQUIRE);
-
-		if (head == r->mine)
-			return 0;
-		if (head < r->mine || head - r->mine > NET_RING_SIZE || head % ALIGN)
-			return -EPROTO;
-		r->seen = head;
-	}
-	memcpy(&rec, r->data + r->mine % NET_RING_SIZE, RING_HEAD);
-	if (rec.len < NET_MIN_FRAME || rec.len > NET_MAX_FRAME ||
-		ALIGN_UP(RING_HEAD + rec.len, (uint32_t)ALIGN) > r->seen - r->mine)
-		return -EPROTO;
-	off = (r->mine + RING_HEAD) % NET_RING_SIZE;
+	memcpy(&rec, r->data + at % NET_RING_SIZE, RING_HEAD);
+	if (rec.len < NET_MIN_FRAME || rec.len > NET_MAX_FRAME || record_size(rec.len) > r->seen - at)
+		return false;
+	off = (at + RING_HEAD) % NET_RING_SIZE;
 	first = MIN((size_t)rec.len, NET_RING_SIZE - off);
 	v[0] = (struct iovec){r->data + off, first};
 	v[1] = (struct iovec){r->data, rec.len - first};
 	*p = (struct net_packet){.iov = v, .n = first < rec.len ? 2 : 1, .len = rec.len};
 	memcpy(&p->hdr, &rec.hdr, sizeof(rec.hdr));
-	r->next = r->mine + ALIGN_UP(RING_HEAD + rec.len, (uint32_t)ALIGN);
-	return 1;
+	return true;
 }
 
-void net_ring_next(struct net_ring *r)
+int net_ring_peek(struct net_ring *r, struct net_packet *p, struct iovec *v, unsigned max)
 {
-	r->mine = r->next;
+	uint64_t at = r->mine;
+	unsigned n;
+
+	if (at == r->seen) {
+		uint64_t head = __atomic_load_n(&r->at->head, __ATOMIC_ACQUIRE);
+
+		if (head < at || head - at > NET_RING_SIZE || head % ALIGN)
+			return -EPROTO;
+		r->seen = head;
+	}
+	for (n = 0; n < max && at != r->seen; n++) {
+		if (!record_at(r, at, &p[n], &v[2 * n]))
+			return n ? (int)n : -EPROTO;
+		at += record_size(p[n].len);
+	}
+	return (int)n;
+}
+
+void net_ring_take(struct net_ring *r, const struct net_packet *p, unsigned n)
+{
+	while (n--)
+		r->mine += record_size(p++->len);
 }
 
 bool net_ring_released(struct net_ring *r)

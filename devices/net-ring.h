@@ -20,7 +20,6 @@ struct net_ring {
 	uint64_t mine;	/* writer: end of what was put; reader: beginning of what was not taken */
 	uint64_t seen;	/* writer: up to where the reader was, when looked at; reader: the writer */
 	uint64_t shown; /* how far the other side knows of `mine` */
-	uint64_t next;	/* reader: behind the record that was peeked at */
 };
 
 /* A new ring, for writing. -errno. */
@@ -35,9 +34,10 @@ bool net_ring_publish(struct net_ring *r);
 /* Asks to be woken when half of it is free, so that a writer who waits comes back for many frames; true: it is already. */
 bool net_ring_wait(struct net_ring *r);
 
-/* Reader. 1: p describes the first frame, in v[0..2), until net_ring_next(); 0: none; -EPROTO: nonsense, for good. */
-int net_ring_peek(struct net_ring *r, struct net_packet *p, struct iovec v[2]);
-void net_ring_next(struct net_ring *r);
+/* Reader. p[] describes the first frames, at most max, in v[0..2 * max): how many; -EPROTO: nonsense, for good. */
+int net_ring_peek(struct net_ring *r, struct net_packet *p, struct iovec *v, unsigned max);
+/* Takes the first n of these. */
+void net_ring_take(struct net_ring *r, const struct net_packet *p, unsigned n);
 /* Gives back what was taken; true: the writer waits and has to be woken. */
 bool net_ring_released(struct net_ring *r);
 /* Asks to be woken when a frame comes; true: one is there already. */

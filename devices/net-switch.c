@@ -117,37 +117,73 @@ void peer_comes(struct peer *peer)
 	log_info("switch: %u others are connected", p->ready);
 }
 
+/* Where a frame comes from and goes to: its first 12 bytes. */
+static void addresses(const struct net_packet *packet, uint8_t mac[12])
+{
+	struct cursor c;
+
+	if (likely(packet->iov->iov_len >= 12)) {
+		memcpy(mac, packet->iov->iov_base, 12);
+		return;
+	}
+	cursor_init(&c, packet->iov, packet->n);
+	cursor_get(&c, mac, 12);
+}
+
 /* Reception */
+
+/* Whether a frame of a peer is one, and what it tells about where addresses are. */
+static bool peer_frame(struct port *p, struct peer *peer, const struct net_packet *packet)
+{
+	uint8_t mac[12];
+
+	if (unlikely(net_needs(&packet->hdr) && !net_hdr_valid(&packet->hdr, packet->len)))
+		return false;
+	addresses(packet, mac);
+	learn(p, mac + 6, (unsigned)(peer - p->peer));
+	return true;
+}
+
+/* Gives n of them to the guest, without those that make no sense; how many are done. */
+static unsigned peer_deliver(struct port *p, struct peer *peer, const struct net_packet *packet, unsigned n)
+{
+	unsigned i, end, taken;
+
+	for (i = 0; i < n; i = end + 1) {
+		for (end = i; end < n && peer_frame(p, peer, &packet[end]); end++)
+			;
+		taken = net_receive(&p->h, packet + i, end - i);
+		if (taken < end - i)
+			return i + taken;
+	}
+	return n;
+}
 
 /* Frames of one peer, for its fair share of a turn. False: the guest has no buffers. */
 static bool peer_receive(struct port *p, struct peer *peer, bool *found)
 {
-	struct net_packet packet;
-	struct iovec v[2];
-	struct cursor c;
-	uint8_t mac[12];
-	unsigned i;
+	struct net_packet packet[NET_BATCH];
+	struct iovec v[2 * NET_BATCH];
+	unsigned done, sum = 0;
+	int n;
 
-	for (i = 0; i < TURN; i++) {
-		int r = net_ring_peek(&peer->in, &packet, v);
-
-		if (r == 0)
+	while (sum < TURN) {
+		n = net_ring_peek(&peer->in, packet, v, NET_BATCH);
+		if (n == 0)
 			break;
-		if (r < 0) {
+		if (n < 0) {
 			log_guest_warn("--switch=%s: what a peer sent makes no sense", p->h.net->join);
 			peer_close(peer);
 			return true;
 		}
-		cursor_init(&c, packet.iov, packet.n);
-		cursor_get(&c, mac, 12);
-		learn(p, mac + 6, (unsigned)(peer - p->peer));
-		if (likely(!net_needs(&packet.hdr) || net_hdr_valid(&packet.hdr, packet.len)) &&
-			!net_receive(&p->h, &packet, 1))
+		done = peer_deliver(p, peer, packet, (unsigned)n);
+		net_ring_take(&peer->in, packet, done);
+		*found |= done > 0;
+		sum += done;
+		if (done < (unsigned)n)
 			return false;
-		net_ring_next(&peer->in);
-		*found = true;
 	}
-	if (i && net_ring_released(&peer->in))
+	if (sum && net_ring_released(&peer->in))
 		peer_wake(peer);
 	return true;
 }
@@ -369,18 +405,6 @@ static struct peer *only(struct port *p)
 	while (!peer->port || !peer->ready)
 		peer++;
 	return peer;
-}
-
-static void addresses(const struct net_packet *packet, uint8_t mac[12])
-{
-	struct cursor c;
-
-	if (likely(packet->iov->iov_len >= 12)) {
-		memcpy(mac, packet->iov->iov_base, 12);
-		return;
-	}
-	cursor_init(&c, packet->iov, packet->n);
-	cursor_get(&c, mac, 12);
 }
 
 /* How many of n frames have the addresses of the first one: most go the same way as the one before. */
