@@ -9,7 +9,6 @@
 
 #include "net-host.h"
 
-enum { HASH_TYPES = 0x3f };
 enum { CTRL_NOTF_COAL = 6, NOTF_COAL_TX_SET = 0, NOTF_COAL_RX_SET, NOTF_COAL_VQ_SET, NOTF_COAL_VQ_GET };
 
 /* What follows the acknowledgement */
@@ -64,6 +63,7 @@ void net_ctrl_reset(struct net *net)
 	const struct backend *b = net->b;
 	bool mq = backend_has(b, VIRTIO_NET_F_MQ) || backend_has(b, VIRTIO_NET_F_RSS);
 
+	net->loaded = false;
 	net_filter_reset(&net->filter, net->mac, backend_has(b, VIRTIO_NET_F_CTRL_VLAN));
 	memcpy(b->config, net->mac, 6);
 	net->active = backend_has(b, VIRTIO_NET_F_CTRL_VQ) && mq ? 1 : net->npairs;
@@ -71,6 +71,18 @@ void net_ctrl_reset(struct net *net)
 	memset(net->rx_coalesce, 0, sizeof(net->rx_coalesce));
 	memset(net->tx_coalesce, 0, sizeof(net->tx_coalesce));
 	accept_offloads(net, b->features & NET_GUEST_OFFLOADS);
+}
+
+/* The guest is somewhere else now, and says so when it is asked to. */
+void net_ctrl_loaded(struct net *net)
+{
+	const struct backend *b = net->b;
+
+	net->loaded = false;
+	net->filter.vlans_on = backend_has(b, VIRTIO_NET_F_CTRL_VLAN);
+	accept_offloads(net, net->guest_offloads & b->features & NET_GUEST_OFFLOADS);
+	if (net->link && backend_has(b, VIRTIO_NET_F_GUEST_ANNOUNCE) && net_ctrl_index(net) >= 0)
+		loop_post(b->loop, &net->announce); /* a queue starts, in its own thread perhaps */
 }
 
 /* Commands: true is VIRTIO_NET_OK. One that fails changes nothing. */
@@ -185,8 +197,8 @@ static bool rss_config(struct net *net, struct cursor *c)
 	unsigned i;
 
 	if (!backend_has(net->b, VIRTIO_NET_F_RSS) || !get_u32(c, &rss.types) ||
-		(rss.types & ~(uint32_t)HASH_TYPES) || !get_u16(c, &rss.mask) || rss.mask >= NET_RSS_TABLE ||
-		(rss.mask & (rss.mask + 1)) || !get_u16(c, &rss.unclassified) ||
+		(rss.types & ~(uint32_t)NET_HASH_TYPES) || !get_u16(c, &rss.mask) ||
+		rss.mask >= NET_RSS_TABLE || (rss.mask & (rss.mask + 1)) || !get_u16(c, &rss.unclassified) ||
 		rss.unclassified >= net->npairs)
 		return false;
 	for (i = 0; i <= rss.mask; i++)
@@ -205,7 +217,7 @@ static bool hash_config(struct net *net, struct cursor *c)
 	uint8_t reserved[8];
 
 	if (!backend_has(net->b, VIRTIO_NET_F_HASH_REPORT) || !get_u32(c, &rss.types) ||
-		(rss.types & ~(uint32_t)HASH_TYPES) || !cursor_get(c, reserved, sizeof(reserved)) ||
+		(rss.types & ~(uint32_t)NET_HASH_TYPES) || !cursor_get(c, reserved, sizeof(reserved)) ||
 		!hash_key(&rss, c))
 		return false;
 	net->rss = rss;

@@ -182,7 +182,7 @@ static void config_fill(struct net *net)
 	c->duplex = net->speed ? 1 : 0xff;
 	c->rss_max_key_size = NET_RSS_KEY;
 	c->rss_max_indirection_table_length = htole16(NET_RSS_TABLE);
-	c->supported_hash_types = htole32(0x3f);
+	c->supported_hash_types = htole32(NET_HASH_TYPES);
 }
 
 /* Drivers before virtio 1.0 set their address here. */
@@ -211,14 +211,27 @@ static void net_ready(struct backend *b, struct virtqueue *q)
 		net_rx_ready(&net->pairs[i / 2]);
 }
 
+static void first_start(struct net *net, const struct virtqueue *q)
+{
+	if (net->loaded) {
+		net_ctrl_loaded(net);
+		return;
+	}
+	if (virtqueue_continues(q))
+		return;
+	net_ctrl_reset(net);
+	if (virtqueue_resumed(q)) /* of a driver that lives on, and had VLANs perhaps */
+		net->filter.vlans_on = false;
+}
+
 static int net_start(struct backend *b, struct virtqueue *q)
 {
 	struct net *net = b->state;
 	unsigned i = virtqueue_index(q);
 	struct net_pair *p = &net->pairs[i / 2];
 
-	if (!net->running++ && !virtqueue_continues(q))
-		net_ctrl_reset(net);
+	if (!net->running++)
+		first_start(net, q);
 	if ((int)i == net_ctrl_index(net) || i / 2 >= net->npairs)
 		return 0;
 	p->mergeable = backend_has(b, VIRTIO_NET_F_MRG_RXBUF);
@@ -498,6 +511,11 @@ static void net_close(struct backend *b)
 	fd_close(&net->pcap_fd);
 }
 
+static void announcement_due(struct post *p)
+{
+	net_status(container_of(p, struct net, announce), VIRTIO_NET_S_ANNOUNCE, 0, true);
+}
+
 static int net_open(struct backend *b)
 {
 	struct net *net = b->state;
@@ -506,6 +524,7 @@ static int net_open(struct backend *b)
 
 	net->b = b;
 	net->pcap_fd = -1;
+	net->announce.run = announcement_due;
 	net->active = net->npairs;
 	net->rx_bucket = (struct net_bucket){.rate = net->rx_rate, .timer.expired = rx_bucket_full};
 	net->tx_bucket = (struct net_bucket){.rate = net->tx_rate, .timer.expired = tx_bucket_full};
@@ -615,4 +634,6 @@ const struct device device_net = {
 	.reset = net_reset,
 	.config_write = net_config_write,
 	.request = net_request,
+	.save = net_save,
+	.load = net_load,
 };

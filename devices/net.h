@@ -24,6 +24,7 @@ enum {
 	NET_VLANS = 4096,
 	NET_RSS_KEY = 40,
 	NET_RSS_TABLE = 128,
+	NET_HASH_TYPES = 0x3f, /* all VIRTIO_NET_RSS_HASH_TYPE_* but those of extension headers */
 };
 
 /* Feature bits and values newer than some headers */
@@ -160,6 +161,8 @@ struct net {
 	unsigned running;	  /* queues */
 	struct net_filter filter; /* what the control queue said, copied to the pairs */
 	uint64_t guest_offloads;
+	struct post announce;
+	bool loaded; /* these are of a state that was loaded, for the next start */
 	struct net_coalesce rx_coalesce[NET_MAX_PAIRS], tx_coalesce[NET_MAX_PAIRS];
 	struct net_rss rss;
 	struct net_bucket rx_bucket, tx_bucket;
@@ -206,5 +209,12 @@ bool net_filter_pass(const struct net_filter *f, const struct iovec *iov, unsign
 int net_ctrl_index(const struct net *net);
 void net_ctrl_ready(struct net *net, struct virtqueue *q);
 void net_ctrl_reset(struct net *net);
+/* After a state was loaded: what has to be known of it outside. */
+void net_ctrl_loaded(struct net *net);
+
+/* ---- net-state.c ---- */
+
+int net_save(struct backend *b, int fd);
+int net_load(struct backend *b, int fd);
 
 #endif

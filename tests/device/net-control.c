@@ -516,6 +516,114 @@ static void coalescing_one(const struct fe_mode *m)
 	card_end(&c);
 }
 
+/* --- the driver lives on --- */
+
+/* Of a process that would wait for another front-end */
+static void last_end(struct card *c)
+{
+	fe_process_signal(&c->fe.process, 15);
+	fe_process_exits(&c->fe.process, 0);
+	fe_close(&c->fe);
+	close(c->peer.fd);
+}
+
+/* What a driver said is known where its guest has moved to, where it is asked to say that it is there. */
+static void moved(const struct fe_mode *m)
+{
+	enum { STATE = 65536 };
+	static uint32_t base[FE_QUEUES];
+	uint8_t *state = malloc(STATE);
+	const uint8_t table[8 + 2 * 6] = {
+		1, 0, 0, 0, 0x52, 0x54, 0, 0, 0, 0x33, 1, 0, 0, 0, 1, 0, 0x5e, 0, 0, 1};
+	char path[2][100];
+	struct card c;
+	size_t n;
+
+	peer_open(&c.peer);
+	snprintf(path[0], sizeof(path[0]), "%s/from", fe_tmpdir());
+	snprintf(path[1], sizeof(path[1]), "%s/to", fe_tmpdir());
+	fe_init(&c.fe, m);
+	c.fe.device_mask = ~(BIT(F_HASH_REPORT) | BIT(F_RSS));
+	fe_spawn_path(&c.fe, path[0], CARD_ARGS(&c, NULL));
+	fe_handshake(&c.fe);
+	fe_memory_default(&c.fe);
+	card_queues(&c, 1);
+	CHECK_EQ(command(&c, 0, 0, "\0", 1), 0);
+	CHECK_EQ(command(&c, 1, 0, table, sizeof(table)), 0);
+	CHECK_EQ(command(&c, 2, 0, "\5\0", 2), 0);
+	CHECK_EQ(coalesce_set(&c, 1, 7, 300), 0);
+	CHECK(arrives(&c, OTHER, 5));
+	fe_queues_stop(&c.fe, base);
+	n = fe_state_save(&c.fe, state, STATE);
+	fe_hangup(&c.fe);
+	fe_process_signal(&c.fe.process, 15);
+	fe_process_exits(&c.fe.process, 0);
+
+	fe_spawn_path(&c.fe, path[1], CARD_ARGS(&c, NULL));
+	fe_handshake(&c.fe);
+	CHECK(fe_state_load(&c.fe, state, n - 1) != 0);
+	CHECK(fe_state_load(&c.fe, state, n + 1) != 0);
+	state[0]++;
+	CHECK(fe_state_load(&c.fe, state, n) != 0);
+	state[0]--;
+	CHECK_EQ(fe_state_load(&c.fe, state, n), 0);
+	fe_queues_resume(&c.fe, base);
+	fe_config_changed(&c.fe);
+	CHECK_EQ(link_status(&c), VIRTIO_NET_S_LINK_UP | VIRTIO_NET_S_ANNOUNCE);
+	CHECK_EQ(command(&c, VIRTIO_NET_CTRL_ANNOUNCE, VIRTIO_NET_CTRL_ANNOUNCE_ACK, "", 0), 0);
+	CHECK_EQ(link_status(&c), VIRTIO_NET_S_LINK_UP);
+	CHECK(arrives(&c, OTHER, -1));
+	CHECK(arrives(&c, OTHER, 5));
+	CHECK(!arrives(&c, OTHER, 6));
+	CHECK(arrives(&c, MULTI, -1));
+	CHECK(!arrives(&c, MULTI2, -1));
+	CHECK(!arrives(&c, "\x52\x54\0\0\0\x44", -1));
+	coalesce_is(&c, 1, 7, 300);
+	coalesce_is(&c, 0, 0, 0);
+	/* a driver that begins anew knows nothing of it */
+	for (unsigned i = 0; i < 3; i++) {
+		fe_queue_stop(c.fe.queues[i]);
+		fe_queue_free(c.fe.queues[i]);
+	}
+	card_queues(&c, 1);
+	CHECK(arrives(&c, MULTI2, -1));
+	coalesce_is(&c, 1, 0, 0);
+	last_end(&c);
+	free(state);
+}
+
+/* Gone, and nothing was saved: all frames come, those of VLANs that the driver had among them. */
+static void restarted(const struct fe_mode *m)
+{
+	static uint32_t base[FE_QUEUES];
+	char path[100];
+	struct card c;
+
+	peer_open(&c.peer);
+	snprintf(path, sizeof(path), "%s/socket", fe_tmpdir());
+	fe_init(&c.fe, m);
+	c.fe.device_mask = ~(BIT(F_HASH_REPORT) | BIT(F_RSS));
+	fe_spawn_path(&c.fe, path, CARD_ARGS(&c, NULL));
+	fe_handshake(&c.fe);
+	fe_memory_default(&c.fe);
+	card_queues(&c, 1);
+	CHECK_EQ(command(&c, 0, 0, "\0", 1), 0);
+	CHECK_EQ(command(&c, 2, 0, "\5\0", 2), 0);
+	CHECK(arrives(&c, OWN, 5));
+	fe_queues_stop(&c.fe, base);
+	fe_process_kill(&c.fe.process);
+	fe_hangup(&c.fe);
+	unlink(c.peer.device.sun_path);
+	fe_spawn_path(&c.fe, path, CARD_ARGS(&c, NULL));
+	fe_handshake(&c.fe);
+	fe_queues_resume(&c.fe, base);
+	CHECK(arrives(&c, OWN, 5));
+	CHECK(arrives(&c, OTHER, -1));
+	CHECK_EQ(command(&c, 0, 0, "\0", 1), 0);
+	CHECK(!arrives(&c, OTHER, -1));
+	last_end(&c);
+}
+
 int main(void)
 {
 	fe_each_layout("filters of addresses", filters);
@@ -528,6 +636,8 @@ int main(void)
 	fe_case("the link follows the host end", link_down, NULL);
 	fe_case("commands", commands, NULL);
 	fe_each_layout("an announcement is acknowledged", announcement);
+	fe_each_layout("moved with what the driver said", moved);
+	fe_each_layout("another process, and nothing was saved", restarted);
 	fe_case("rates", rate, NULL);
 	return tap_done();
 }

@@ -12,6 +12,8 @@
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <sys/mman.h>
+#include <unistd.h>
 
 #include "../../devices/net-ctrl.c"
 #include "../../devices/net-filter.c"
@@ -19,6 +21,7 @@
 #include "../../devices/net-queue.c"
 #include "../../devices/net-receive.c"
 #include "../../devices/net-send.c"
+#include "../../devices/net-state.c"
 #include "../../devices/net.c"
 
 enum { STEPS_MAX = 300, PAIRS = 2, BUFFERS = 600, SPACE = 70000, PIECES = 7 };
@@ -33,6 +36,7 @@ enum {
 	OP_START,
 	OP_FULL,
 	OP_RARP,
+	OP_STATE,
 	OP_LINK,
 	OPS
 };
@@ -174,6 +178,12 @@ struct loop *virtqueue_loop(struct virtqueue *q)
 }
 
 bool virtqueue_continues(const struct virtqueue *q)
+{
+	(void)q;
+	return false;
+}
+
+bool virtqueue_resumed(const struct virtqueue *q)
 {
 	(void)q;
 	return false;
@@ -430,13 +440,25 @@ static void step_frame(void)
 		f.queue[i * 2].woken = true;
 }
 
+static void state_right(void)
+{
+	unsigned i;
+
+	require(f.net->filter.count <= NET_MACS && f.net->filter.first_multi <= f.net->filter.count,
+		"the filter's size");
+	require(f.net->active >= 1 && f.net->active <= PAIRS, "the pairs in use");
+	require(f.net->rss.mask < NET_RSS_TABLE, "the table's size");
+	for (i = 0; i < NET_RSS_TABLE; i++)
+		require(f.net->rss.table[i] < PAIRS, "the table's entries");
+	require(!(f.net->guest_offloads & ~f.b.features), "offloads that were negotiated");
+}
+
 static void step_command(void)
 {
 	int ctrl = net_ctrl_index(f.net);
 	uint8_t wr;
 	size_t n = input_u8(&f.in);
 	struct buffer *b;
-	unsigned i;
 
 	if (ctrl < 0)
 		return;
@@ -445,13 +467,7 @@ static void step_command(void)
 	if (b)
 		input_bytes(&f.in, b->bytes, n);
 	turn();
-	require(f.net->filter.count <= NET_MACS && f.net->filter.first_multi <= f.net->filter.count,
-		"the filter's size");
-	require(f.net->active >= 1 && f.net->active <= PAIRS, "the pairs in use");
-	require(f.net->rss.mask < NET_RSS_TABLE, "the table's size");
-	for (i = 0; i < NET_RSS_TABLE; i++)
-		require(f.net->rss.table[i] < PAIRS, "the table's entries");
-	require(!(f.net->guest_offloads & ~f.b.features), "offloads that were negotiated");
+	state_right();
 }
 
 static void start(unsigned i)
@@ -476,6 +492,31 @@ static void stop(unsigned i)
 	q->running = false;
 	for (k = 0; k < BUFFERS; k++)
 		require(!q->buffer[k].out, "all buffers came back");
+}
+
+/* Another process goes on with the state of this one, or with what became of it on the way. */
+static void step_state(void)
+{
+	uint8_t state[8192];
+	int fd = memfd_create("state", MFD_CLOEXEC);
+	unsigned i;
+	ssize_t n;
+
+	require(fd >= 0, "a file");
+	for (i = 0; i < ARRAY_SIZE(f.queue); i++)
+		stop(i);
+	require(net_save(&f.b, fd) == 0, "it is saved");
+	n = pread(fd, state, sizeof(state), 0);
+	require(n > 0 && n < (ssize_t)sizeof(state), "all of it");
+	net_reset(&f.b);
+	for (i = input_u8(&f.in) % 8; i; i--)
+		state[input_u16(&f.in) % n] = input_u8(&f.in);
+	require(pwrite(fd, state, (size_t)n, 0) == n && lseek(fd, 0, SEEK_SET) == 0, "a file");
+	net_load(&f.b, fd);
+	close(fd);
+	for (i = 0; i < ARRAY_SIZE(f.queue); i++)
+		start(i);
+	state_right();
 }
 
 static void step(void)
@@ -509,6 +550,9 @@ static void step(void)
 		f.full = !f.full;
 		for (i = 0; i < f.host.lanes; i++)
 			net_tx_room(&f.host, i);
+		break;
+	case OP_STATE:
+		step_state();
 		break;
 	case OP_RARP:
 		send_rarp(f.net, (const uint8_t *)"\1\2\3\4\5\6");
