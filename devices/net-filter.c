@@ -20,21 +20,33 @@ static bool listed(const struct net_filter *f, const uint8_t *mac, unsigned from
 	return false;
 }
 
-bool net_filter_pass(const struct net_filter *f, const struct iovec *iov, unsigned n, size_t len)
+/* The first 16 bytes, as far as there are so many, else zeros. */
+static void beginning(uint8_t head[16], const struct iovec *iov, unsigned n, size_t len)
 {
-	static const uint8_t all[6] = {0xff, 0xff, 0xff, 0xff, 0xff, 0xff};
-	uint8_t head[16] = {0};
-	size_t at = 0, want = MIN(len, sizeof(head));
+	size_t at = 0, want = MIN(len, (size_t)16);
 	unsigned i;
 
-	if (net_filter_open(f))
-		return true;
+	if (likely(want == 16 && iov->iov_len >= 16)) {
+		memcpy(head, iov->iov_base, 16);
+		return;
+	}
+	memset(head, 0, 16);
 	for (i = 0; i < n && at < want; i++) {
 		size_t m = MIN(want - at, iov[i].iov_len);
 
 		memcpy(head + at, iov[i].iov_base, m);
 		at += m;
 	}
+}
+
+bool net_filter_pass(const struct net_filter *f, const struct iovec *iov, unsigned n, size_t len)
+{
+	static const uint8_t all[6] = {0xff, 0xff, 0xff, 0xff, 0xff, 0xff};
+	uint8_t head[16];
+
+	if (net_filter_open(f))
+		return true;
+	beginning(head, iov, n, len);
 	if (f->vlans_on && head[12] == 0x81 && head[13] == 0) {
 		unsigned id = (unsigned)(head[14] << 8 | head[15]) & (NET_VLANS - 1);
 
