@@ -9,7 +9,7 @@ limit=900
 . "$(dirname "$0")/../lib/guest.sh"
 
 requires_uml
-requires sha256sum git make cc dbench
+requires sha256sum git make cc dbench flock
 
 sha()
 {
@@ -210,8 +210,9 @@ mount -t hostfs -o / none /root
 mount -t tmpfs none /root/tmp
 mount -t devtmpfs none /root/dev
 mount -t proc none /root/proc
-mkdir /root/tmp/w
+mkdir /root/tmp/w /root/tmp/other
 mount -o bind /tmp/a /root/tmp/w
+mount -o bind /tmp/b /root/tmp/other
 export HOME=/tmp GIT_CONFIG_COUNT=1 GIT_CONFIG_KEY_0=safe.directory GIT_CONFIG_VALUE_0='*'
 check "git clone" chroot /root git clone -q /tmp/w/project.git /tmp/w/clone
 check "git is content" chroot /root git -C /tmp/w/clone fsck
@@ -220,7 +221,10 @@ is "what was made runs" "$(chroot /root /tmp/w/clone/project)" "made in the gues
 is "git sees no change but that" "$(chroot /root git -C /tmp/w/clone status --short | xargs)" \
 	"?? greet.o ?? main.o ?? project"
 check "dbench" chroot /root env LD_PRELOAD=/tmp/w/shm.so dbench -c /usr/share/dbench/client.txt -t 2 -D /tmp/w 2
-umount /root/tmp/w
+# the process that took it must live: Linux's client makes it one of fcntl(2), which end with their process
+check "flock holds for the other mount" chroot /root flock -n /tmp/w/lock sh -c '! flock -n /tmp/other/lock true'
+check "and is given back" chroot /root flock -w 10 /tmp/other/lock true
+umount /root/tmp/w /root/tmp/other
 check "umount" umount /tmp/a
 check "umount" umount /tmp/b
 GUEST
