@@ -8,6 +8,9 @@
  *
  *	while ((e = virtqueue_pop(q))) { …; virtqueue_push(e); }
  *
+ * virtqueue_pop_many() and virtqueue_push_many() do the same for several buffers at about two thirds of the cost; they
+ * are for devices that do little for each. What is left of a batch that can't be used now is given back by virtqueue_unpop().
+ *
  * When it leaves buffers in the ring on purpose (nothing to fill them with), it calls virtqueue_wake() later.
  *The driver's kicks stay off meanwhile. A pop that returned NULL because the ring was empty turns them on
  *again.
@@ -56,7 +59,7 @@ unsigned virtqueue_pop_many(struct virtqueue *q, struct element **e, unsigned ma
  * later pop: buffers that the driver must find together are pushed without a pop in between.
  */
 void virtqueue_push(struct element *e);
-/* The same for n buffers of one queue. */
+/* The same for n buffers of one queue, n > 0. */
 void virtqueue_push_many(struct element *const *e, unsigned n);
 /*
  * Returns a buffer as if it had not been taken: in stop(), or right after its pop. What is given back must be

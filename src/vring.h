@@ -13,6 +13,9 @@
  * instead of in turns. Kicks stay off until the loop is about to sleep; then they go on and the ring
  * is looked at once more, for a buffer that came in between. So a loop that spins is not kicked.
  *
+ * A pop takes as many chains as the device asks for: a chain that breaks the queue ends the batch, and was not taken; what
+ * came before it is handed out.
+ *
  * Every chain gets a slot, preallocated per head (split) or buffer id (packed). A slot points to the memory
  * map its addresses were translated with; the queue counts slots per map, without atomics, and drops the map
  * at zero.
