@@ -424,7 +424,7 @@ static bool receive(struct net_host *host, const struct net_packet *packet)
 /* A frame in one piece, into a buffer in one piece. False: it is not that simple, nothing was done. */
 static inline bool rx_put_simple(struct net_pair *p, struct element *e, const struct net_packet *packet)
 {
-	struct virtio_net_hdr_v1 hdr = packet->hdr;
+	const uint16_t one = htole16(1); /* num_buffers */
 	size_t room = e->wr.left;
 	uint8_t *at;
 
@@ -434,8 +434,8 @@ static inline bool rx_put_simple(struct net_pair *p, struct element *e, const st
 	at = cursor_piece(&e->wr, NET_HDR + packet->len);
 	if (unlikely(!at))
 		return false;
-	hdr.num_buffers = htole16(1);
-	memcpy(at, &hdr, NET_HDR);
+	memcpy(at, &packet->hdr, NET_HDR - 2);
+	memcpy(at + NET_HDR - 2, &one, 2);
 	net_copy(at + NET_HDR, packet->iov->iov_base, packet->len);
 	p->room -= room;
 	return true;

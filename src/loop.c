@@ -685,10 +685,15 @@ static void wait_spinning(struct loop *l, uint64_t ns)
 	}
 }
 
-/* There is more to do, maybe for ever: what only pollers know of must not starve meanwhile. */
+/* There is more to do, maybe for ever: what pollers know of must not starve meanwhile, nor what fds bring. */
 static void wait_busy(struct loop *l)
 {
-	poll_all(l, true);
+	uint64_t now = time_ns();
+
+	poll_all(l, false);
+	if (now - l->looked < FD_LOOK_NS)
+		return;
+	l->looked = now;
 	rest_all(l);
 	l->nevents = wait_events(l, 0);
 }
