@@ -10,6 +10,7 @@
  */
 #define input fuzz_input /* headers of the device have a structure of that name */
 #include "fuzz.h"
+#include "pop-many.h"
 #undef input
 
 #include <stdio.h>
@@ -100,15 +101,6 @@ struct element *virtqueue_pop(struct virtqueue *q)
 		return &s->e;
 	}
 	return NULL;
-}
-
-unsigned virtqueue_pop_many(struct virtqueue *q, struct element **e, unsigned max)
-{
-	unsigned n = 0;
-
-	while (n < max && (e[n] = virtqueue_pop(q)))
-		n++;
-	return n;
 }
 
 void virtqueue_push(struct element *e)

@@ -8,6 +8,7 @@
  * commands change nothing that is out of bounds.
  */
 #include "fuzz.h"
+#include "pop-many.h"
 
 #include <errno.h>
 #include <stdio.h>
@@ -84,15 +85,6 @@ struct element *virtqueue_pop(struct virtqueue *q)
 	q->n--;
 	b->out = true;
 	return &b->e;
-}
-
-unsigned virtqueue_pop_many(struct virtqueue *q, struct element **e, unsigned max)
-{
-	unsigned n = 0;
-
-	while (n < max && (e[n] = virtqueue_pop(q)))
-		n++;
-	return n;
 }
 
 static void check_received(struct virtqueue *q, struct buffer *b)
