@@ -374,6 +374,8 @@ static void conns_slice(struct guest *g, double seconds, double *rate, double *c
 	*cpu = (clock_ns(g->clock) - used) / g->done;
 	for (g->counting = false; g->pending;)
 		conns_step(g);
+	while (g->nslots < RING)
+		slots_back(g);
 }
 
 static double conns_floor(const char *path, double seconds)
