@@ -3,11 +3,10 @@
  * Ports of the switch: each is a process with its own guest. Frames to all, learned addresses, offloads on the way, a port that is
  * killed, one that takes nothing, and a program that joins and talks nonsense.
  */
-#include "frontend.h"
+#include "net-guest.h"
 
 #include <dirent.h>
 #include <fcntl.h>
-#include <linux/virtio_net.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/eventfd.h>
@@ -15,15 +14,7 @@
 #include <sys/socket.h>
 #include <sys/un.h>
 
-enum { RING = 256, BUFFER = 2048, HDR = 12, F_HASH_REPORT = 57, F_RSS = 60, RING_BYTES = 4 << 20 };
-
-#define PLAIN ~(BIT(F_HASH_REPORT) | BIT(F_RSS) | BIT(VIRTIO_NET_F_CTRL_VLAN) | BIT(VIRTIO_NET_F_CTRL_VQ))
-
-struct guest {
-	struct fe fe;
-	struct fe_queue *rx, *tx;
-	unsigned id;
-};
+enum { RING_BYTES = 4 << 20 };
 
 static const char *directory(void)
 {
@@ -40,52 +31,7 @@ static void guest_start(
 	g->id = id;
 	g->fe.device_mask = mask;
 	fe_spawn(&g->fe, FE_ARGS("net", option, "--log-level=info"));
-	fe_handshake(&g->fe);
-	fe_memory_default(&g->fe);
-	g->rx = fe_queue_up(&g->fe, 0, RING);
-	g->tx = fe_queue_up(&g->fe, 1, RING);
-}
-
-static void give(struct guest *g, unsigned n)
-{
-	while (n--) {
-		uint8_t *p = fe_alloc(&g->fe, BUFFER, 1, NULL);
-		struct vring_driver_buf b = fe_wr(&g->fe, p, BUFFER);
-
-		CHECK(fe_submit(g->rx, &b, 1, p) >= 0);
-	}
-	fe_flush(g->rx);
-}
-
-/* to: a guest's id, 0: all */
-static size_t make(uint8_t *p, unsigned to, unsigned from, size_t len, unsigned seed)
-{
-	static const uint8_t all[6] = {0xff, 0xff, 0xff, 0xff, 0xff, 0xff};
-	const uint8_t d[6] = {0x52, 0x54, 0, 0, 0, (uint8_t)to}, s[6] = {0x52, 0x54, 0, 0, 0, (uint8_t)from};
-
-	memcpy(p, to ? d : all, 6);
-	memcpy(p + 6, s, 6);
-	p[12] = 0x88;
-	p[13] = 0xb5;
-	for (size_t i = 14; i < len; i++)
-		p[i] = (uint8_t)(seed + i * 3 + (i >> 8));
-	return len;
-}
-
-static void put(struct guest *g, unsigned to, size_t len, unsigned seed)
-{
-	uint8_t *p = fe_alloc(&g->fe, HDR + len, 1, NULL);
-	struct vring_driver_buf b = fe_rd(&g->fe, p, (uint32_t)(HDR + len));
-
-	make(p + HDR, to, g->id, len, seed);
-	CHECK(fe_submit(g->tx, &b, 1, NULL) >= 0);
-}
-
-static void send_one(struct guest *g, unsigned to, size_t len, unsigned seed)
-{
-	put(g, to, len, seed);
-	fe_flush(g->tx);
-	CHECK_EQ(fe_wait(g->tx, NULL), 0);
+	guest_up(g);
 }
 
 static size_t take(struct guest *g, uint8_t *out, struct virtio_net_hdr_v1 *h)

@@ -3,24 +3,14 @@
  * Several guests of one process on the switch: frames from each to the others, together with another process's, receivers that
  * have no buffers, stop, go and come back, and front-ends that break what they can.
  */
-#include "frontend.h"
+#include "net-guest.h"
 
 #include <fcntl.h>
-#include <linux/virtio_net.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/socket.h>
 
-enum { RING = 256, BUFFER = 2048, HDR = 12, GUESTS = 3, STALL_MS = 18, F_HASH_REPORT = 57, F_RSS = 60 };
-
-#define PLAIN ~(BIT(F_HASH_REPORT) | BIT(F_RSS) | BIT(VIRTIO_NET_F_CTRL_VLAN) | BIT(VIRTIO_NET_F_CTRL_VQ))
-
-struct guest {
-	struct fe fe;
-	struct fe_queue *rx, *tx;
-	unsigned id;
-	char path[128];
-};
+enum { GUESTS = 3, STALL_MS = 18 };
 
 /* A process and its guests, whose numbers begin with first. */
 struct host {
@@ -31,14 +21,6 @@ struct host {
 };
 
 static const struct fe_mode *mode;
-
-static void guest_up(struct guest *g)
-{
-	fe_handshake(&g->fe);
-	fe_memory_default(&g->fe);
-	g->rx = fe_queue_up(&g->fe, 0, RING);
-	g->tx = fe_queue_up(&g->fe, 1, RING);
-}
 
 static void guest_connect(struct guest *g)
 {
@@ -84,52 +66,6 @@ static void host_end(struct host *h)
 			fe_close(&h->g[i].fe);
 	fe_process_signal(&h->process, SIGTERM);
 	fe_process_exits(&h->process, 0);
-}
-
-static void give(struct guest *g, unsigned n)
-{
-	while (n--) {
-		uint8_t *p = fe_alloc(&g->fe, BUFFER, 1, NULL);
-		struct vring_driver_buf b = fe_wr(&g->fe, p, BUFFER);
-
-		CHECK(fe_submit(g->rx, &b, 1, p) >= 0);
-	}
-	fe_flush(g->rx);
-}
-
-/* to: a guest's id, 0: all */
-static size_t make(uint8_t *p, unsigned to, unsigned from, size_t len, unsigned seed)
-{
-	static const uint8_t all[6] = {0xff, 0xff, 0xff, 0xff, 0xff, 0xff};
-	const uint8_t d[6] = {0x52, 0x54, 0, 0, 0, (uint8_t)to}, s[6] = {0x52, 0x54, 0, 0, 0, (uint8_t)from};
-
-	memcpy(p, to ? d : all, 6);
-	memcpy(p + 6, s, 6);
-	p[12] = 0x88;
-	p[13] = 0xb5;
-	for (size_t i = 14; i < len; i++)
-		p[i] = (uint8_t)(seed + i * 3 + (i >> 8));
-	return len;
-}
-
-/* In two pieces where the seed says so; the first ends within the addresses. */
-static void put(struct guest *g, unsigned to, size_t len, unsigned seed)
-{
-	uint8_t *p = fe_alloc(&g->fe, HDR + len, 1, NULL);
-	uint32_t cut = seed % 3 == 2 ? HDR + 5 : (uint32_t)(HDR + len);
-	struct vring_driver_buf b[2] = {fe_rd(&g->fe, p, cut)};
-
-	make(p + HDR, to, g->id, len, seed);
-	if (cut < HDR + len)
-		b[1] = fe_rd(&g->fe, p + cut, (uint32_t)(HDR + len - cut));
-	CHECK(fe_submit(g->tx, b, cut < HDR + len ? 2 : 1, NULL) >= 0);
-}
-
-static void send_one(struct guest *g, unsigned to, size_t len, unsigned seed)
-{
-	put(g, to, len, seed);
-	fe_flush(g->tx);
-	CHECK_EQ(fe_wait(g->tx, NULL), 0);
 }
 
 /* 0: there is none (of one that is not waited for). */
