@@ -91,7 +91,7 @@ GUEST
 	stop crypto KILL
 	backend crypto crypto --control-path="$tmp/ctl"
 	ok "$name: QEMU connects to the next back-end" await 20 connected
-	stop "$name" KILL
+	stop "$name" # with a limit of its own, which takes QEMU along
 	guest_results "$name" < <(grep -a "^\(not \)*ok " "$tmp/$name/out")
 	ok "$name: the back-end ends at SIGTERM" stop crypto
 }
