@@ -21,11 +21,10 @@
 #include <sys/socket.h>
 #include <virgl/virglrenderer.h>
 
-#include "gpu-wire.h"
+#include "gpu-renderer-memory.h"
 #include "library.h"
 
 enum {
-	MAX_REGIONS = 512,
 	MAX_NAME = 64,
 	MAX_FDS = 16,
 	REPLIES = 128,
@@ -74,13 +73,6 @@ struct virgl_box { /* its header leaves this open: a box as in the commands */
 	uint32_t x, y, z, w, h, d;
 };
 
-struct region {
-	uint64_t gpa, size;
-	uint8_t *host;
-	void *map;
-	size_t map_len;
-};
-
 /* virglrenderer's private pointer of a resource. */
 struct resource {
 	struct resource *next, **at; /* in the list of all */
@@ -105,8 +97,7 @@ struct renderer {
 	void (*flush)(void); /* glFlush */
 	const char *render_node;
 	uint32_t fence, fenced; /* the last one, and the last one that is done */
-	struct region region[MAX_REGIONS];
-	unsigned nregions;
+	struct renderer_memory memory;
 	struct resource *first;
 };
 
@@ -182,47 +173,6 @@ static void fence_done(void *cookie, uint32_t fence)
 	reply(r, WIRE_FENCED, fence, 0);
 }
 
-/* Guest memory */
-
-static void memory_clear(struct renderer *r)
-{
-	while (r->nregions) {
-		const struct region *m = &r->region[--r->nregions];
-
-		munmap(m->map, m->map_len);
-	}
-}
-
-/* A region that can't be mapped is missing: what lies there is no backing. */
-static void memory_add(struct renderer *r, const struct wire_region *w, int fd)
-{
-	uint64_t page = (uint64_t)sysconf(_SC_PAGESIZE), begin = ALIGN_DOWN(w->offset, page);
-	struct region m = {.gpa = w->gpa, .size = w->size, .map_len = w->offset - begin + w->size};
-
-	if (r->nregions == MAX_REGIONS)
-		return;
-	m.map = mmap(NULL, m.map_len, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_NORESERVE, fd, (off_t)begin);
-	if (m.map == MAP_FAILED) {
-		log_errno(errno, "renderer: guest memory");
-		return;
-	}
-	madvise(m.map, m.map_len, MADV_DONTDUMP);
-	m.host = (uint8_t *)m.map + (w->offset - begin);
-	r->region[r->nregions++] = m;
-}
-
-/* The piece of [gpa, gpa + size) that begins there; empty: it is no memory. */
-static struct iovec memory_find(const struct renderer *r, uint64_t gpa, uint64_t size)
-{
-	for (unsigned i = 0; i < r->nregions; i++) {
-		const struct region *m = &r->region[i];
-
-		if (gpa - m->gpa < m->size)
-			return (struct iovec){m->host + (gpa - m->gpa), MIN(size, m->size - (gpa - m->gpa))};
-	}
-	return (struct iovec){0};
-}
-
 /* Resources */
 
 static struct resource *find(uint32_t id)
@@ -245,7 +195,7 @@ static void detach(struct resource *res)
 /* Entries may span regions. n: of v, at least; NULL: some of it is no memory. */
 static struct iovec *translate(const struct renderer *r, const struct resource *res, unsigned *n)
 {
-	unsigned room = res->n + MAX_REGIONS, used = 0;
+	unsigned room = res->n + RENDERER_MAX_REGIONS, used = 0;
 	struct iovec *v = calloc(room, sizeof(*v)), *fit;
 	uint32_t i;
 
@@ -253,7 +203,7 @@ static struct iovec *translate(const struct renderer *r, const struct resource *
 		struct wire_entry left = res->entry[i];
 
 		while (left.size) {
-			struct iovec piece = memory_find(r, left.gpa, left.size);
+			struct iovec piece = renderer_memory_find(&r->memory, left.gpa, left.size);
 
 			if (!piece.iov_len || used == room) {
 				free(v);
@@ -552,10 +502,10 @@ static uint32_t run(struct renderer *r, const struct wire *m, const void *payloa
 	case WIRE_MEMORY_BEGIN: /* nothing refers to the old one any more */
 		for (struct resource *res = r->first; res; res = res->next)
 			detach(res);
-		memory_clear(r);
+		renderer_memory_clear(&r->memory);
 		break;
 	case WIRE_MEMORY:
-		memory_add(r, payload, fd);
+		renderer_memory_add(&r->memory, payload, fd);
 		break;
 	case WIRE_MEMORY_END:
 		memory_set(r);
