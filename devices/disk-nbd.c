@@ -26,55 +26,11 @@
 #include "log.h"
 #include "util.h"
 
-#define CONNECT_MS    10000u
-#define PIECE_MIN     32768u /* a shorter piece is cheaper to copy than to ask for by itself */
-#define COMMAND_MAX   (32u << 20)
-#define EXTENT_MAX    (1u << 30)  /* of what has no data */
-#define LOSSES_MAX    16	  /* connections that a request may take along */
-#define ANSWERS_MAX   64	  /* in one go */
-#define STATUS_ROUNDS 256	  /* after that what is known is the answer */
-#define STALL_NS      3000000000u /* without an answer that somebody wants before he can go on */
-
-struct disk_nbd {
-	struct disk disk;
-	uint64_t retry_ns;
-	uint32_t command_max; /* bytes */
-	uint32_t align;	      /* of offsets and lengths */
-	bool multi;
-	pthread_mutex_t lock;	  /* of what follows */
-	struct nbd_handle *first; /* made in open(), for the first lane */
-	struct nbd_lane *primary; /* that lane, when all have to use it */
-};
-
-struct nbd_lane {
-	struct disk_lane lane;
-	struct disk_nbd *disk;
-	struct nbd_lane
-		*via; /* the lane whose connection this one uses; NULL: its own, and what follows is in use */
-
-	struct nbd_handle *h; /* NULL: not connected */
-	struct watch socket;
-	struct nbd_connector connector;
-	struct timer give_up;
-	struct timer stalled;
-	unsigned wanted;  /* requests that somebody wants back */
-	struct post want; /* a lane that uses this connection wants its requests back */
-	bool failing;	  /* gave up */
-	bool broken;	  /* the server says that it ends */
-	bool can_fua, can_flush, can_status;
-	struct task task;
-	struct disk_io *active;		     /* all requests, in no order */
-	struct disk_io *ended, **ended_tail; /* rounds that are over */
-	unsigned long answers;
-	struct disk_bounces bounces;
-};
-
-static struct nbd_lane *lane_of(const struct disk_io *io)
-{
-	struct nbd_lane *l = container_of(io->lane, struct nbd_lane, lane);
-
-	return l->via != NULL ? l->via : l;
-}
+#define CONNECT_MS  10000u
+#define COMMAND_MAX (32u << 20)
+#define LOSSES_MAX  16		/* connections that a request may take along */
+#define ANSWERS_MAX 64		/* in one go */
+#define STALL_NS    3000000000u /* without an answer that somebody wants before he can go on */
 
 /* The end of a request */
 
@@ -84,8 +40,6 @@ static void away_done(struct post *p)
 
 	io->done(io);
 }
-
-static void round_start(struct nbd_lane *l, struct disk_io *io);
 
 /* One more or less; the time runs anew. */
 static void wanted_count(struct nbd_lane *l, struct disk_io *io, bool wanted)
@@ -110,10 +64,10 @@ static void io_remove(struct nbd_lane *l, struct disk_io *io)
 	if (io->bounce != NULL)
 		next = disk_bounce_put(&l->bounces, io->bounce);
 	if (next != NULL)
-		round_start(l, next);
+		nbd_round_start(l, next);
 }
 
-static void io_finish(struct nbd_lane *l, struct disk_io *io, int result)
+void nbd_io_finish(struct nbd_lane *l, struct disk_io *io, int result)
 {
 	io_remove(l, io);
 	disk_io_now(io, result);
@@ -125,231 +79,13 @@ static void io_finish(struct nbd_lane *l, struct disk_io *io, int result)
 	loop_post(io->lane->loop, &io->nbd.post);
 }
 
-/* Rounds */
-
-static void round_over(struct nbd_lane *l, struct disk_io *io)
-{
-	io->next = NULL;
-	*l->ended_tail = io;
-	l->ended_tail = &io->next;
-	loop_defer(l->lane.loop, &l->task);
-}
-
-/* Called by the library. The connection's end is an error of all its commands. */
-static int command_done(void *arg, int *error)
-{
-	struct disk_io *io = arg;
-	struct nbd_lane *l = lane_of(io);
-
-	if (*error == ENOTCONN || *error == ESHUTDOWN)
-		io->nbd.lost = true;
-	else if (*error != 0)
-		io->nbd.error = -*error;
-	l->answers++;
-	if (--io->nbd.pending == 0)
-		round_over(l, io);
-	return 1;
-}
-
-/* Called by the library, before the command ends. */
-static int extents_come(
-	void *arg, const char *context, uint64_t offset, uint32_t *entries, size_t n, int *error)
-{
-	struct disk_io *io = arg;
-
-	(void)context, (void)error;
-	if (offset != io->offset + io->extents->covered)
-		return 0;
-	for (size_t i = 0; i + 1 < n; i += 2)
-		if (!disk_extents_add(io, entries[i], entries[i + 1] & LIBNBD_STATE_HOLE))
-			break;
-	return 0;
-}
-
-static void command_start(struct nbd_lane *l, struct disk_io *io, void *buf, uint64_t at, uint64_t len)
-{
-	nbd_completion_callback end = {.callback = command_done, .user_data = io};
-	uint32_t fua = (io->flags & DISK_FUA) && l->can_fua ? LIBNBD_CMD_FLAG_FUA : 0;
-	int64_t r;
-
-	io->nbd.pending++;
-	if (io->op == DISK_FLUSH || io->nbd.flushing)
-		r = nbd.nbd_aio_flush(l->h, end, 0);
-	else if (io->op == DISK_READ)
-		r = nbd.nbd_aio_pread(l->h, buf, len, at, end, 0);
-	else if (io->op == DISK_WRITE)
-		r = nbd.nbd_aio_pwrite(l->h, buf, len, at, end, fua);
-	else if (io->op == DISK_STATUS)
-		r = nbd.nbd_aio_block_status(l->h, len, at,
-			(nbd_extent_callback){.callback = extents_come, .user_data = io}, end, 0);
-	else if (io->op == DISK_DISCARD)
-		r = nbd.nbd_aio_trim(l->h, len, at, end, 0);
-	else
-		r = nbd.nbd_aio_zero(
-			l->h, len, at, end, fua | ((io->flags & DISK_UNMAP) ? 0 : LIBNBD_CMD_FLAG_NO_HOLE));
-	if (r < 0) {
-		int error = nbd.nbd_get_errno();
-
-		/* what it did not take it does not call back for */
-		error = nbd.nbd_aio_is_dead(l->h) > 0 || nbd.nbd_aio_is_closed(l->h) > 0 ? ENOTCONN : error;
-		command_done(io, &error);
-	}
-}
-
-/* Pieces of the guest's memory that are large enough to be commands of their own; adjacent ones are one. */
-static unsigned pieces(const struct nbd_lane *l, struct disk_io *io)
-{
-	unsigned n = cursor_iovec(io->data, SIZE_MAX, io->iov, DISK_IO_IOVECS), used = 0, good = 0;
-
-	for (unsigned i = 0; i < n; i++) {
-		struct iovec *last = &io->iov[used > 0 ? used - 1 : 0];
-
-		if (used > 0 && (char *)last->iov_base + last->iov_len == io->iov[i].iov_base)
-			last->iov_len += io->iov[i].iov_len;
-		else
-			io->iov[used++] = io->iov[i];
-	}
-	for (; good < used; good++) {
-		struct iovec *v = &io->iov[good];
-
-		if (v->iov_len > l->disk->command_max) {
-			v->iov_len = l->disk->command_max;
-			return good + 1;
-		}
-		if (v->iov_len % l->disk->align != 0 ||
-			(v->iov_len < PIECE_MIN && v->iov_len < io->data->left))
-			break;
-	}
-	return good;
-}
-
-static void data_start(struct nbd_lane *l, struct disk_io *io)
-{
-	uint64_t at = io->offset + (io->len - io->data->left);
-	unsigned n = io->bounce != NULL ? 0 : pieces(l, io);
-
-	if (n == 0 && io->bounce == NULL) {
-		io->bounce = disk_bounce_get(&l->bounces);
-		if (io->bounce == NULL && disk_bounce_wait(&l->bounces, io))
-			return;
-		if (io->bounce == NULL) {
-			io->nbd.error = -ENOMEM;
-			round_over(l, io);
-			return;
-		}
-	}
-	if (n == 0) {
-		size_t len = MIN(io->data->left, BOUNCE_SIZE);
-
-		if (io->op == DISK_WRITE)
-			disk_bounce_fill(io);
-		io->iov[0] = (struct iovec){io->bounce, len};
-		n = 1;
-	}
-	io->nbd.round = 0;
-	/* a command that fails at once must not end the round before all are under way */
-	io->nbd.pending = 1;
-	for (unsigned i = 0; i < n; i++) {
-		command_start(l, io, io->iov[i].iov_base, at + io->nbd.round, io->iov[i].iov_len);
-		io->nbd.round += (uint32_t)io->iov[i].iov_len;
-	}
-	if (--io->nbd.pending == 0)
-		round_over(l, io);
-}
-
-static void status_start(struct nbd_lane *l, struct disk_io *io)
-{
-	uint64_t at = io->extents->covered, len = MIN(io->len - at, EXTENT_MAX);
-
-	if (l->can_status) {
-		command_start(l, io, NULL, io->offset + at, len);
-		return;
-	}
-	disk_extents_add(io, UINT64_MAX, false);
-	round_over(l, io);
-}
-
-static void round_start(struct nbd_lane *l, struct disk_io *io)
-{
-	io->nbd.lost = false;
-	io->nbd.error = 0;
-	if (l->h == NULL)
-		return; /* when it is back */
-	if (io->op == DISK_FLUSH && !l->can_flush) {
-		round_over(l, io);
-	} else if (io->op == DISK_STATUS) {
-		status_start(l, io);
-	} else if (io->nbd.flushing || io->op == DISK_FLUSH) {
-		command_start(l, io, NULL, 0, 0);
-	} else if (io->op <= DISK_WRITE) {
-		data_start(l, io);
-	} else {
-		io->nbd.round = (uint32_t)MIN(io->len - io->nbd.at, EXTENT_MAX);
-		command_start(l, io, NULL, io->offset + io->nbd.at, io->nbd.round);
-	}
-}
-
-static uint64_t status_left(struct disk_io *io)
-{
-	struct disk_extents *x = io->extents;
-
-	if (io->nbd.at == x->covered) /* nothing was said */
-		disk_extents_add(io, UINT64_MAX, false);
-	io->nbd.at = x->covered;
-	return x->full || ++io->nbd.round == STATUS_ROUNDS ? 0 : io->len - x->covered;
-}
-
-/* What is left after this round? */
-static uint64_t round_count(struct disk_io *io)
-{
-	if (io->op == DISK_FLUSH || io->nbd.flushing)
-		return 0;
-	if (io->op == DISK_STATUS)
-		return status_left(io);
-	if (io->op > DISK_WRITE) {
-		io->nbd.at += io->nbd.round;
-		return io->len - io->nbd.at;
-	}
-	if (io->op == DISK_READ && io->bounce != NULL)
-		cursor_put(io->data, io->bounce, io->nbd.round);
-	else
-		cursor_skip(io->data, io->nbd.round);
-	return io->data->left;
-}
-
-static void round_end(struct nbd_lane *l, struct disk_io *io)
-{
-	/* a hint that the server can't follow is no failure */
-	if (io->op == DISK_DISCARD && (io->nbd.error == -EINVAL || io->nbd.error == -ENOTSUP))
-		io->nbd.error = 0;
-	if (io->op == DISK_STATUS)
-		io->nbd.error = 0; /* nothing was said */
-	if (io->nbd.lost) {	   /* the next connection starts it again */
-		l->broken = true;
-		return;
-	}
-	if (io->nbd.error != 0) {
-		io_finish(l, io, io->nbd.error);
-		return;
-	}
-	if (round_count(io) > 0) {
-		round_start(l, io);
-	} else if ((io->flags & DISK_FUA) && io->op != DISK_FLUSH && !l->can_fua && l->can_flush &&
-		   !io->nbd.flushing) {
-		io->nbd.flushing = true;
-		round_start(l, io);
-	} else {
-		io_finish(l, io, 0);
-	}
-}
-
 /* The connection */
 
 static void fail_all(struct nbd_lane *l, int result)
 {
 	disk_bounces_wait_none(&l->bounces);
 	while (l->active != NULL)
-		io_finish(l, l->active, result);
+		nbd_io_finish(l, l->active, result);
 }
 
 static void give_up(struct timer *t)
@@ -402,7 +138,7 @@ static void away_offer(struct post *p)
 	if (was_lost(io, NULL))
 		return;
 	io->nbd.post = (struct post){.run = away_submit};
-	loop_post(lane_of(io)->lane.loop, &io->nbd.post);
+	loop_post(nbd_lane_of(io)->lane.loop, &io->nbd.post);
 }
 
 /* Nothing of it is under way; what is taken is the caller's again. Another thread is asked when it comes to it. */
@@ -433,7 +169,7 @@ static void rounds_drop(struct nbd_lane *l, bool count)
 		io->nbd.losses += count && (io->nbd.pending > 0 || io->nbd.lost);
 		io->nbd.pending = 0;
 		if (io->nbd.losses >= LOSSES_MAX)
-			io_finish(l, io, -EIO);
+			nbd_io_finish(l, io, -EIO);
 		else
 			io_offer(l, io, was_lost, NULL);
 	}
@@ -490,7 +226,7 @@ static void connection_made(struct nbd_connector *c, struct nbd_handle *h)
 	disk_bounces_wait_none(&l->bounces);
 	for (io = l->active; io != NULL; io = next) {
 		next = io->nbd.next;
-		round_start(l, io);
+		nbd_round_start(l, io);
 	}
 	l->lane.closed = false;
 	disk_lane_open(&l->lane);
@@ -521,7 +257,7 @@ static void lane_turn(struct task *t)
 		l->ended = io->next;
 		if (l->ended == NULL)
 			l->ended_tail = &l->ended;
-		round_end(l, io);
+		nbd_round_end(l, io);
 	}
 	if (l->h == NULL)
 		return;
@@ -587,7 +323,7 @@ static bool submit_here(struct nbd_lane *l, struct disk_io *io)
 	if (r < 0 || (io->op != DISK_FLUSH && io->len == 0))
 		return disk_io_now(io, r);
 	io_add(l, io);
-	round_start(l, io);
+	nbd_round_start(l, io);
 	loop_defer(l->lane.loop, &l->task);
 	return false;
 }
@@ -596,7 +332,7 @@ static void away_submit(struct post *p)
 {
 	struct disk_io *io = container_of(p, struct disk_io, nbd.post);
 
-	if (!submit_here(lane_of(io), io))
+	if (!submit_here(nbd_lane_of(io), io))
 		return;
 	io->nbd.post = (struct post){.run = away_done};
 	loop_post(io->lane->loop, &io->nbd.post);

@@ -1,10 +1,11 @@
 /* SPDX-License-Identifier: MIT */
-/* Private to disk-nbd.c (requests) and disk-nbd-connect.c (connections). */
+/* Private to disk-nbd.c (requests), disk-nbd-round.c (how they are done) and disk-nbd-connect.c (connections). */
 #ifndef DISK_NBD_H
 #define DISK_NBD_H
 
 #include <libnbd.h>
 
+#include "disk-bounce.h"
 #include "disk-driver.h"
 #include "library.h"
 
@@ -72,5 +73,54 @@ int nbd_connector_init(struct nbd_connector *c);
 void nbd_connector_fini(struct nbd_connector *c);
 /* In the loop; does nothing while it is at it. */
 void nbd_connector_start(struct nbd_connector *c, struct loop *l);
+
+struct disk_nbd {
+	struct disk disk;
+	uint64_t retry_ns;
+	uint32_t command_max; /* bytes */
+	uint32_t align;	      /* of offsets and lengths */
+	bool multi;
+	pthread_mutex_t lock;	  /* of what follows */
+	struct nbd_handle *first; /* made in open(), for the first lane */
+	struct nbd_lane *primary; /* that lane, when all have to use it */
+};
+
+struct nbd_lane {
+	struct disk_lane lane;
+	struct disk_nbd *disk;
+	struct nbd_lane
+		*via; /* the lane whose connection this one uses; NULL: its own, and what follows is in use */
+
+	struct nbd_handle *h; /* NULL: not connected */
+	struct watch socket;
+	struct nbd_connector connector;
+	struct timer give_up;
+	struct timer stalled;
+	unsigned wanted;  /* requests that somebody wants back */
+	struct post want; /* a lane that uses this connection wants its requests back */
+	bool failing;	  /* gave up */
+	bool broken;	  /* the server says that it ends */
+	bool can_fua, can_flush, can_status;
+	struct task task;
+	struct disk_io *active;		     /* all requests, in no order */
+	struct disk_io *ended, **ended_tail; /* rounds that are over */
+	unsigned long answers;
+	struct disk_bounces bounces;
+};
+
+/* Whose connection the request uses. */
+static inline struct nbd_lane *nbd_lane_of(const struct disk_io *io)
+{
+	struct nbd_lane *l = container_of(io->lane, struct nbd_lane, lane);
+
+	return l->via != NULL ? l->via : l;
+}
+
+/* The request has its result: 0 or -errno. */
+void nbd_io_finish(struct nbd_lane *l, struct disk_io *io, int result);
+/* Begins the next round, or the same once more; without a connection nothing. */
+void nbd_round_start(struct nbd_lane *l, struct disk_io *io);
+/* All commands of the round have ended: another round, or the end. */
+void nbd_round_end(struct nbd_lane *l, struct disk_io *io);
 
 #endif
