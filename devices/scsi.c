@@ -15,7 +15,6 @@
 #include <stdlib.h>
 
 #define HEADER	     19u /* bytes before the CDB */
-#define RESPONSE     12u /* bytes before the sense data */
 #define MAX_SENSE    252u
 #define MAX_CDB	     260u
 #define MIN_CDB	     16u
@@ -106,167 +105,6 @@ static bool is_report_luns_unit(const uint8_t a[8])
 	return get_be16(a) == 0xc101 && get_be16(a + 2) == 0 && get_be32(a + 4) == 0;
 }
 
-/* Requests in flight */
-
-void scsi_unlink(struct scsi_request *r)
-{
-	if (r->link == NULL)
-		return;
-	*r->link = r->next;
-	if (r->next != NULL)
-		r->next->link = r->link;
-	r->link = NULL;
-}
-
-void scsi_link(struct scsi_request *r)
-{
-	struct scsi_queue *q = r->queue;
-
-	r->next = q->inflight;
-	r->link = &q->inflight;
-	if (r->next != NULL)
-		r->next->link = &r->next;
-	q->inflight = r;
-}
-
-static void swept(struct scsi_queue *q)
-{
-	if (unlikely(__atomic_load_n(&q->scsi->sweeps, __ATOMIC_RELAXED) != NULL))
-		scsi_sweep_note(q);
-}
-
-static void io_done(struct disk_io *io)
-{
-	struct scsi_request *r = container_of(io, struct scsi_request, io);
-	struct scsi_queue *q = r->queue;
-
-	scsi_unlink(r);
-	if (unlikely(r->abort != 0))
-		scsi_respond(r, r->abort);
-	else
-		r->step(r);
-	swept(q);
-}
-
-static bool io_lost(struct disk_io *io);
-
-static struct disk_lane *lane_of(struct scsi_request *r)
-{
-	struct disk_lane **lane = &r->lun->lanes[r->queue->thread];
-
-	if (unlikely(*lane == NULL) && disk_lane_get(r->lun->disk, r->queue->loop, lane) < 0)
-		return NULL;
-	return *lane;
-}
-
-bool scsi_io(struct scsi_request *r)
-{
-	struct disk_lane *lane = lane_of(r);
-
-	if (unlikely(lane == NULL)) {
-		r->io.result = -ENOMEM;
-		return true;
-	}
-	r->io.done = io_done;
-	r->io.lost = io_lost;
-	if (r->submitted)
-		r->io.flags |= DISK_PART;
-	r->submitted = true;
-	if (disk_submit(lane, &r->io))
-		return true;
-	scsi_link(r);
-	if (unlikely(r->queue->vq == NULL))
-		scsi_withdraw(r->queue, true);
-	return false;
-}
-
-/* The queue stops: back into the ring. The answer is for the case that it can't, and nobody remembers it. */
-void scsi_give_back(struct scsi_request *r)
-{
-	struct virtio_scsi_cmd_resp resp = {.response = VIRTIO_SCSI_S_BUSY};
-	struct cursor c = r->resp;
-
-	if (r->is_exclusive)
-		scsi_exclusive_end(r);
-	c.up = NULL;
-	cursor_put(&c, &resp, RESPONSE);
-	free(r->scratch);
-	virtqueue_unpop(r->element);
-}
-
-struct withdrawal {
-	struct scsi_queue *queue;
-	bool stops;
-};
-
-static bool take(struct disk_io *io, void *arg)
-{
-	struct scsi_request *r = container_of(io, struct scsi_request, io);
-	const struct withdrawal *w = arg;
-
-	if (r->queue != w->queue || (r->abort == 0 && !w->stops))
-		return false;
-	scsi_unlink(r);
-	if (r->abort != 0)
-		scsi_respond(r, r->abort);
-	else
-		scsi_give_back(r);
-	return true;
-}
-
-/* A queue that stops, or who aborts, does not wait for a lost server. */
-static bool io_lost(struct disk_io *io)
-{
-	struct scsi_queue *q = container_of(io, struct scsi_request, io)->queue;
-	struct withdrawal w = {q, q->vq == NULL};
-
-	if (!take(io, &w))
-		return false;
-	swept(q);
-	return true;
-}
-
-/* A lane that has not been asked yet; NULL: there is none. */
-static struct disk_lane *lane_to_ask(struct scsi_queue *q)
-{
-	struct disk_lane *lane = NULL;
-
-	for (struct scsi_request *r = q->inflight; r != NULL; r = r->next) {
-		struct disk_lane *its = r->lun->lanes[q->thread];
-
-		if (r->asked || its == NULL)
-			continue;
-		if (lane == NULL)
-			lane = its;
-		if (lane == its)
-			r->asked = true;
-	}
-	return lane;
-}
-
-void scsi_withdraw(struct scsi_queue *q, bool stops)
-{
-	struct withdrawal w = {q, stops};
-	struct disk_lane *lane;
-
-	scsi_sg_withdraw(q, stops);
-	for (struct scsi_request *r = q->inflight; r != NULL; r = r->next)
-		r->asked = false;
-	while ((lane = lane_to_ask(q)) != NULL)
-		disk_withdraw(lane, take, &w);
-	while (stops && q->parked != NULL) {
-		struct scsi_request *r = q->parked;
-
-		scsi_unlink(r);
-		scsi_give_back(r);
-	}
-	if (q->parked == NULL)
-		q->parked_tail = &q->parked;
-	/* somebody may wait for those that went */
-	if (stops && __atomic_load_n(&q->scsi->sweeps, __ATOMIC_SEQ_CST) != NULL)
-		scsi_sweep_note(q);
-}
-
 /* Ends */
 
 static uint32_t residual(const struct scsi_request *r)
@@ -290,7 +128,7 @@ static void end(struct scsi_request *r, uint8_t response, uint8_t status, const 
 	resp.status_qualifier = 0;
 	resp.status = status;
 	resp.response = response;
-	cursor_put(&r->resp, &resp, RESPONSE);
+	cursor_put(&r->resp, &resp, SCSI_RESPONSE);
 	if (unlikely(len > 0))
 		cursor_put(&r->resp, sense, len);
 	/* what sense_len does not cover means nothing, and stays as it is */
@@ -556,7 +394,7 @@ static void receive(struct scsi_queue *q, struct element *e)
 	r->seq = ++q->seq;
 	r->sense_size = config_load(b, SENSE_SIZE);
 	r->cdb_size = config_load(b, CDB_SIZE);
-	if (unlikely(!cursor_split(&e->wr, RESPONSE + r->sense_size, &r->resp))) {
+	if (unlikely(!cursor_split(&e->wr, SCSI_RESPONSE + r->sense_size, &r->resp))) {
 		log_guest_warn("queue %u: a request without room for the response", q->index);
 		virtqueue_push(e);
 		return;

@@ -26,6 +26,7 @@
 #define SCSI_MAX_TARGET	  255u
 #define SCSI_MAX_LUN	  16383u
 #define SCSI_THREADS	  64u
+#define SCSI_RESPONSE	  12u		      /* bytes before the sense data */
 #define SCSI_SECTORS	  0xffffu	      /* in one transfer, of 512 bytes */
 #define SCSI_MAX_UNMAP	  (UINT32_C(1) << 31) /* bytes in one UNMAP: there is only a hole to be made */
 #define SCSI_UNMAP_RANGES 256u

@@ -55,3 +55,18 @@ void send_one(struct guest *g, unsigned to, size_t len, unsigned seed)
 	fe_flush(g->tx);
 	CHECK_EQ(fe_wait(g->tx, NULL), 0);
 }
+
+void gets_nothing(struct guest *g)
+{
+	uint32_t len;
+
+	CHECK(!fe_wait_ms(g->rx, NULL, &len, 30));
+}
+
+bool linked(struct guest *g)
+{
+	uint16_t status;
+
+	fe_config_get(&g->fe, 6, &status, 2);
+	return le16toh(status) & 1;
+}

@@ -29,5 +29,9 @@ size_t make(uint8_t *p, unsigned to, unsigned from, size_t len, unsigned seed);
 void put(struct guest *g, unsigned to, size_t len, unsigned seed);
 /* The same, and waits until it is taken. */
 void send_one(struct guest *g, unsigned to, size_t len, unsigned seed);
+/* No frame comes for a while. */
+void gets_nothing(struct guest *g);
+/* Is the link up, as the configuration space says? */
+bool linked(struct guest *g);
 
 #endif

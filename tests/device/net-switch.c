@@ -63,21 +63,6 @@ static void gets(struct guest *g, unsigned to, unsigned from, size_t len, unsign
 	CHECK_MEM(got, want, len);
 }
 
-static void gets_nothing(struct guest *g)
-{
-	uint32_t len;
-
-	CHECK(!fe_wait_ms(g->rx, NULL, &len, 30));
-}
-
-static bool linked(struct guest *g)
-{
-	uint16_t status;
-
-	fe_config_get(&g->fe, 6, &status, 2);
-	return le16toh(status) & 1;
-}
-
 static void await_link(struct guest *g, bool up)
 {
 	int64_t end = fe_now_ms() + fe_limit_ms;

@@ -128,21 +128,6 @@ static unsigned gets_most(struct guest *g, unsigned from, size_t len, unsigned n
 	return count;
 }
 
-static void gets_nothing(struct guest *g)
-{
-	uint32_t len;
-
-	CHECK(!fe_wait_ms(g->rx, NULL, &len, 30));
-}
-
-static bool linked(struct guest *g)
-{
-	uint16_t status;
-
-	fe_config_get(&g->fe, 6, &status, 2);
-	return le16toh(status) & 1;
-}
-
 /* All learn where this one is. */
 static void announce(struct host *h, unsigned who)
 {

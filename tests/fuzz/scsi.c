@@ -28,6 +28,7 @@ static int fake_ioctl(int fd, unsigned long request, void *arg);
 #include "../../devices/scsi-command.c"
 #include "../../devices/scsi-control.c"
 #include "../../devices/scsi-event.c"
+#include "../../devices/scsi-inflight.c"
 #include "../../devices/scsi-inquiry.c"
 #include "../../devices/scsi-lba.c"
 #include "../../devices/scsi-lun.c"
