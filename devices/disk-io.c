@@ -28,11 +28,12 @@
 
 #include "util.h"
 
-#define MISSES_MAX  16u	    /* tries without success after which only every MISSES_MAX-th is made */
-#define SLOW_NS	    500000u /* a write that waits; plus a nanosecond a byte */
-#define BACKOFF_MIN 10000000u
-#define BACKOFF_MAX 1000000000u
-#define SUSPICIONS  32u
+#define MISSES_MAX    16u     /* tries without success after which only every MISSES_MAX-th is made */
+#define SLOW_NS	      500000u /* a write that waits; plus a nanosecond a byte */
+#define BACKOFF_MIN   10000000u
+#define BACKOFF_MAX   1000000000u
+#define SUSPICIONS    32u
+#define STATUS_ROUNDS 4096u /* seeks for data or a hole; after that what is known is the answer */
 
 enum write_mode { WRITE_NOWAIT, WRITE_TIMED, WRITE_ASYNC };
 
@@ -227,12 +228,15 @@ static int erase_run(const struct disk_file *f, const struct disk_io *io)
 	return ioctl(f->fd, BLKSECDISCARD, range) < 0 ? -errno : 0;
 }
 
-/* What changes meanwhile may be seen or not. A block device, and a file system that does not say, have no holes. */
+/*
+ * What changes meanwhile may be seen or not. A block device, and a file system that does not say, have no holes. Holes that are
+ * smaller than what is asked for count as data and take no room in the answer, so their number has a limit of its own.
+ */
 static int status_run(const struct disk_file *f, struct disk_io *io)
 {
 	bool more = true;
 
-	while (more) {
+	for (unsigned i = 0; more && (i < STATUS_ROUNDS || io->extents->covered < io->extents->align); i++) {
 		uint64_t at = io->offset + io->extents->covered;
 		off_t data = lseek(f->buffered, (off_t)at, SEEK_DATA), hole;
 

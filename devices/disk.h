@@ -160,7 +160,7 @@ struct disk_extents {
 	uint32_t max;	/* of extent[]; at least 1 */
 	uint32_t align; /* bytes, a power of two; holes begin and end at multiples of it, as the range does */
 	uint32_t n;	/* 0 before; when done, what there is room for */
-	uint64_t covered; /* bytes; 0 before */
+	uint64_t covered; /* bytes; 0 before; when done, of those that are known */
 	bool full;	  /* false before; when done, there was no room for what follows */
 	struct disk_extent {
 		uint64_t len;

@@ -503,6 +503,37 @@ static void holes_are_told(void *arg)
 	teardown();
 }
 
+/* Holes that are too small to be told take no room in the answer: a disk full of them must not keep a thread for ever. */
+static void tiny_holes_end(void *arg)
+{
+	enum { MANY = 4096, STRIDE = 8192 };
+	struct disk_options o = {.path = path};
+	struct disk_extents *x = calloc(1, sizeof(*x) + sizeof(x->extent[0]));
+	struct request r = {.io = {.op = DISK_STATUS, .len = (uint64_t)MANY * STRIDE, .extents = x}};
+	int fd;
+
+	(void)arg;
+	image_new((size_t)MANY * STRIDE);
+	fd = open(path, O_WRONLY | O_CLOEXEC);
+	for (unsigned i = 0; i < MANY; i++)
+		CHECK_EQ(pwrite(fd, path, 1, (off_t)i * STRIDE), 1);
+	close(fd);
+	setup(&o);
+	if (!disk_limits(disk)->discard)
+		tap_skip("no holes in files of this directory");
+	x->max = 1;
+	x->align = 65536;
+	submit(&r);
+	wait_all();
+	CHECK_EQ(r.io.result, 0);
+	CHECK_EQ(x->n, 1);
+	CHECK(!x->full && !x->extent[0].hole);
+	CHECK_EQ(x->extent[0].len, x->covered);
+	CHECK(x->covered >= x->align && x->covered < r.io.len);
+	free(x);
+	teardown();
+}
+
 static void null_takes_all(void *arg)
 {
 	struct disk_options o = {.null_size = 1 << 20};
@@ -594,5 +625,6 @@ int main(void)
 	tap_case("secure erase", erases, NULL);
 	tap_case("holes are told", holes_are_told, NULL);
 	tap_case("holes are told: threads", holes_are_told, "threads");
+	tap_case("tiny holes end", tiny_holes_end, NULL);
 	return tap_done();
 }
