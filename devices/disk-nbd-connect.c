@@ -135,6 +135,30 @@ static bool pause_or_end(struct nbd_connector *c)
 	return poll(&p, 1, ms) <= 0;
 }
 
+/*
+ * What was sent on the connection before may still be carried out, and undo what was acknowledged on the next one, until the
+ * server has read its end and closed it. Answers on it are of no use: these requests are done again. False: told to end.
+ */
+static bool old_ends(struct nbd_connector *c)
+{
+	struct pollfd p[2] = {{.fd = c->old, .events = POLLIN}, {.fd = c->cancel, .events = POLLIN}};
+	char answers[8192];
+	ssize_t n = 1;
+
+	shutdown(c->old, SHUT_WR);
+	while (n > 0) {
+		if (poll(p, 2, -1) < 0 && errno != EINTR)
+			break;
+		if (p[1].revents)
+			return false;
+		n = recv(c->old, answers, sizeof(answers), MSG_DONTWAIT);
+		if (n < 0 && (errno == EAGAIN || errno == EINTR))
+			n = 1;
+	}
+	fd_close(&c->old);
+	return true;
+}
+
 /* Until it succeeds or is told to end. */
 static void *connector_main(void *arg)
 {
@@ -142,6 +166,8 @@ static void *connector_main(void *arg)
 	const uint64_t one = 1;
 	char why[NBD_WHY];
 
+	if (c->old >= 0 && !old_ends(c))
+		return NULL;
 	do {
 		if (!pause_or_end(c))
 			return NULL;
@@ -181,6 +207,7 @@ int nbd_connector_init(struct nbd_connector *c)
 {
 	c->done = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
 	c->cancel = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+	c->old = -1;
 	c->watch.ready = connector_ready;
 	if (c->done >= 0 && c->cancel >= 0)
 		return 0;
@@ -197,16 +224,18 @@ void nbd_connector_fini(struct nbd_connector *c)
 		if (c->h != NULL)
 			nbd.nbd_close(c->h);
 	}
+	fd_close(&c->old);
 	fd_close(&c->done);
 	fd_close(&c->cancel);
 }
 
-void nbd_connector_start(struct nbd_connector *c, struct loop *l)
+void nbd_connector_start(struct nbd_connector *c, struct loop *l, int old)
 {
 	int r;
 
 	if (c->running)
 		return;
+	c->old = old;
 	/* not at once again with a server that hangs up at once */
 	if (time_ns() - c->made_at > UINT64_C(1000000) * PAUSE_MAX_MS)
 		c->pause_ms = 0;

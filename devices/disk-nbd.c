@@ -9,13 +9,15 @@
  * connection breaks, the rounds under way are done again on the next connection; reads and writes can be repeated.
  * While there is no connection the lane is closed: new requests are held. After nbd_retry all of them fail, and new ones
  * fail at once, until the server is back. A server that does not answer any more is waited for, unless somebody wants a
- * request back: then it is as good as lost after STALL_NS.
+ * request back: then it is as good as lost after STALL_NS. Lost or not, a connection follows only when the server has closed
+ * the one before, see disk-nbd-connect.c.
  *
  * libnbd runs callbacks while it holds its lock, so these only note what ended; a task at the turn's end goes on.
  */
 #include "disk-nbd.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <inttypes.h>
 #include <poll.h>
 #include <stdio.h>
@@ -99,19 +101,23 @@ static void give_up(struct timer *t)
 	disk_lane_open(&l->lane);
 }
 
-/* There is no connection: new requests are held, somebody makes one. */
-static void connection_wanted(struct nbd_lane *l)
+/* There is no connection: new requests are held, somebody makes one. old: the socket of the one before, or -1. */
+static void connection_wanted(struct nbd_lane *l, int old)
 {
 	l->lane.closed = true;
-	nbd_connector_start(&l->connector, l->lane.loop);
+	nbd_connector_start(&l->connector, l->lane.loop, old);
 	timer_arm_in(l->lane.loop, &l->give_up, l->disk->retry_ns);
 }
 
-static void connection_close(struct nbd_lane *l)
+/* Its socket is the caller's. */
+static int connection_close(struct nbd_lane *l)
 {
+	int fd = l->socket.fd;
+
 	watch_del(&l->socket);
 	nbd.nbd_close(l->h);
 	l->h = NULL;
+	return fd;
 }
 
 static void io_add(struct nbd_lane *l, struct disk_io *io)
@@ -177,10 +183,11 @@ static void rounds_drop(struct nbd_lane *l, bool count)
 
 static void connection_lost(struct nbd_lane *l)
 {
+	int fd = connection_close(l);
+
 	log_guest_warn("%s: connection lost", l->disk->disk.name);
-	connection_close(l);
 	rounds_drop(l, true);
-	connection_wanted(l);
+	connection_wanted(l, fd);
 }
 
 static void stalled(struct timer *t)
@@ -191,12 +198,14 @@ static void stalled(struct timer *t)
 	connection_lost(l);
 }
 
-/* Takes h over. */
+/* Takes h over. The socket is watched by a descriptor that the library does not close when it has had enough. */
 static int connection_use(struct nbd_lane *l, struct nbd_handle *h)
 {
-	int r = watch_add(l->lane.loop, &l->socket, nbd.nbd_aio_get_fd(h), EPOLLIN);
+	int fd = fcntl(nbd.nbd_aio_get_fd(h), F_DUPFD_CLOEXEC, 0);
+	int r = fd < 0 ? -errno : watch_add(l->lane.loop, &l->socket, fd, EPOLLIN);
 
 	if (r < 0) {
+		fd_close(&fd);
 		nbd.nbd_close(h);
 		return log_errno(r, "%s", l->disk->disk.name);
 	}
@@ -215,7 +224,7 @@ static void connection_made(struct nbd_connector *c, struct nbd_handle *h)
 	struct disk_io *io, *next;
 
 	if (connection_use(l, h) < 0) {
-		connection_wanted(l);
+		connection_wanted(l, -1);
 		return;
 	}
 	log_guest_warn("%s: connected", l->disk->disk.name);
@@ -403,7 +412,7 @@ static int lane_connect(struct nbd_lane *l, struct nbd_handle *first)
 	if (r == 0 && first != NULL)
 		r = connection_use(l, first);
 	else if (r == 0)
-		connection_wanted(l);
+		connection_wanted(l, -1);
 	if (r < 0)
 		nbd_connector_fini(&l->connector);
 	return r;
@@ -436,6 +445,7 @@ static struct disk_lane *nbd_lane_new(struct disk *d, struct loop *loop)
 static void nbd_lane_free(struct disk_lane *lane)
 {
 	struct nbd_lane *l = container_of(lane, struct nbd_lane, lane);
+	int fd = -1;
 
 	if (l->via == NULL) {
 		nbd_connector_fini(&l->connector);
@@ -444,8 +454,9 @@ static void nbd_lane_free(struct disk_lane *lane)
 		loop_cancel(lane->loop, &l->task);
 		if (l->h != NULL) {
 			nbd.nbd_aio_disconnect(l->h, 0);
-			connection_close(l);
+			fd = connection_close(l);
 		}
+		fd_close(&fd);
 		disk_bounces_free(&l->bounces);
 	}
 	free(l);
@@ -529,12 +540,13 @@ static int nbd_open(struct disk **out, const struct disk_options *o)
 static void lane_renew(void *arg)
 {
 	struct nbd_lane *l = arg;
+	int fd;
 
 	if (l->h == NULL)
 		return;
-	connection_close(l);
+	fd = connection_close(l);
 	rounds_drop(l, false);
-	connection_wanted(l);
+	connection_wanted(l, fd);
 }
 
 static int nbd_resize(struct disk *d, uint64_t size)

@@ -64,6 +64,7 @@ struct nbd_connector {
 	int pause_ms;	  /* before the next attempt */
 	uint64_t made_at; /* ns */
 	int done, cancel; /* eventfds */
+	int old;	  /* the socket of the connection before, or -1 */
 	struct watch watch;
 	struct nbd_handle *h;
 };
@@ -71,8 +72,11 @@ struct nbd_connector {
 /* uri and connected are set. -errno. */
 int nbd_connector_init(struct nbd_connector *c);
 void nbd_connector_fini(struct nbd_connector *c);
-/* In the loop; does nothing while it is at it. */
-void nbd_connector_start(struct nbd_connector *c, struct loop *l);
+/*
+ * In the loop; does nothing while it is at it. old: the socket of the connection before, or -1, taken over. It connects when
+ * the server has closed that.
+ */
+void nbd_connector_start(struct nbd_connector *c, struct loop *l, int old);
 
 struct disk_nbd {
 	struct disk disk;

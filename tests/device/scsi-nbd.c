@@ -3,6 +3,9 @@
 #include "nbd-server.h"
 #include "scsi-driver.h"
 
+#include <sys/stat.h>
+#include <time.h>
+
 enum { REQUESTS = 8 };
 
 static struct nbd_server server;
@@ -129,6 +132,56 @@ static void stops(const struct fe_mode *m)
 	fe_end(&fe);
 }
 
+static char late[192]; /* directory */
+
+/* A server that keeps the first write until it is told to go on, and does it half a second later. */
+static void serve_late(const struct fe_mode *m)
+{
+	char write[2048];
+
+	nbd_server_needs("nbdkit");
+	image_new();
+	snprintf(late, sizeof(late), "%s", fe_tmpdir());
+	snprintf(write, sizeof(write),
+		"pwrite=cat >%s/$$; if mkdir %s/first; then while ! [ -e %s/go ]; do sleep 0.02; done; sleep 0.5; fi; "
+		"dd if=%s/$$ of=%s seek=$4 oflag=seek_bytes conv=notrunc; mkdir %s/done || mkdir %s/both",
+		late, late, late, late, image, late, late);
+	nbd_server_init(&server);
+	nbd_server_start(&server, FE_ARGS("nbdkit", "eval", "thread_model=echo parallel", "get_size=echo 4M",
+					  write, "pread=exit 1"));
+	begin(m, FE_ARGS("scsi", server.uri, "--nbd-retry=1h", "--threads=1"));
+}
+
+/* A write that was aborted, and that the server does all the same, does not undo the one that followed. */
+static void late_writes(const struct fe_mode *m)
+{
+	static const uint8_t write_one[16] = {0x2a, 0, 0, 0, 0, 5, 0, 0, 1};
+	const struct timespec moment = {.tv_nsec = 10000000};
+	uint8_t *before, *after;
+	char path[256];
+
+	serve_late(m);
+	before = guest(512);
+	after = guest(512);
+	pattern(before, 512, 1);
+	pattern(after, 512, 2);
+	issue(rq, 0, 0, write_one, before, 512, NULL, 0, 20);
+	fe_flush(rq);
+	snprintf(path, sizeof(path), "%s/first", late);
+	while (access(path, F_OK) < 0)
+		nanosleep(&moment, NULL);
+	CHECK_EQ(tmf(VIRTIO_SCSI_T_TMF_ABORT_TASK, 0, 0, 20), VIRTIO_SCSI_S_OK);
+	CHECK_EQ(take(rq, VIRTIO_SCSI_S_ABORTED), 1);
+	snprintf(path, sizeof(path), "%s/go", late);
+	CHECK_SYS(mkdir(path, 0700));
+	is_good(ask(write_one, after, 512, NULL, 0));
+	snprintf(path, sizeof(path), "%s/both", late);
+	while (access(path, F_OK) < 0)
+		nanosleep(&moment, NULL);
+	image_is(5 * 512, after, 512);
+	fe_end(&fe);
+}
+
 int main(void)
 {
 	fe_each_layout("NBD: reads and writes", reads_and_writes);
@@ -136,5 +189,6 @@ int main(void)
 	fe_each_layout("NBD: a server that does not tell of holes", lba_status_unknown);
 	fe_each_layout("NBD: abort while the server hangs", aborts);
 	fe_each_layout("NBD: a queue stops while its server hangs", stops);
+	fe_each_layout("NBD: an aborted write does not come late", late_writes);
 	return tap_done();
 }
