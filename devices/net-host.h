@@ -52,7 +52,7 @@ void net_rx_wake(struct net_host *h, unsigned lane);
 void net_tx_room(struct net_host *h, unsigned lane);
 /* How many of n frames are taken, or dropped for good. */
 unsigned net_receive(struct net_host *h, const struct net_packet *p, unsigned n);
-/* The same of frames that the turn of another guest brings, in the same loop. */
+/* The same of frames that the turn of another guest brings, in the same loop; they are in the capture already. */
 unsigned net_deliver(struct net_host *h, const struct net_packet *p, unsigned n);
 void net_link(struct net_host *h, bool up);
 

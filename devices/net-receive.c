@@ -189,7 +189,7 @@ static bool rx_finish(struct net_pair *p)
 	return true;
 }
 
-static void rx_cut(struct net_pair *p, const struct net_packet *packet, const struct rx_header *h);
+static void rx_cut(struct net_pair *p, const struct net_packet *packet, const struct rx_header *h, bool tee);
 
 /* Reads a frame into guest memory. 1: done, 0: no frame or no buffers, or it waits. */
 static bool rx_read(struct net_pair *p)
@@ -226,7 +226,7 @@ static bool rx_read(struct net_pair *p)
 	}
 	if (unlikely(net_needs_guest(&p->pending_hdr) & ~p->offloads)) {
 		tee.hdr = p->pending_hdr;
-		rx_cut(p, &tee, &(struct rx_header){0});
+		rx_cut(p, &tee, &(struct rx_header){0}, p->net->pcap);
 		return true;
 	}
 	if (unlikely(p->net->pcap))
@@ -347,7 +347,7 @@ static bool rx_put(struct net_pair *p, const struct net_packet *packet, const st
 }
 
 /* A frame that the driver can't take as it is. Pieces that find no buffers are lost. */
-static void rx_cut(struct net_pair *p, const struct net_packet *packet, const struct rx_header *h)
+static void rx_cut(struct net_pair *p, const struct net_packet *packet, const struct rx_header *h, bool tee)
 {
 	struct net_cuttings *s = &p->scratch->rx;
 	size_t len = net_gather(s->frame, MIN(packet->len, (size_t)NET_MAX_FRAME), packet);
@@ -357,7 +357,7 @@ static void rx_cut(struct net_pair *p, const struct net_packet *packet, const st
 		n = net_segment(&packet->hdr, s->frame, len, s->out, s->iov, s->packets, NET_SEGMENTS);
 	for (i = 0; i < n && rx_put(p, &s->packets[i], h); i++)
 		;
-	if (unlikely(p->net->pcap))
+	if (unlikely(tee))
 		net_tee(p->net, s->packets, i);
 	p->count.segmented++;
 	if (i < n || !n)
@@ -392,7 +392,7 @@ static struct net_pair *steer(struct net *net, const struct net_packet *packet, 
 	return &net->pairs[hash % net->active];
 }
 
-static bool receive(struct net_host *host, const struct net_packet *packet)
+static bool receive(struct net_host *host, const struct net_packet *packet, bool tee)
 {
 	struct net *net = host->net;
 	struct rx_header h = {0};
@@ -411,13 +411,13 @@ static bool receive(struct net_host *host, const struct net_packet *packet)
 	if (likely(!(net_needs_guest(&packet->hdr) & ~p->offloads))) {
 		if (!rx_put(p, packet, &h))
 			return false;
-		if (unlikely(net->pcap))
+		if (unlikely(tee))
 			net_tee(net, packet, 1);
 		return true;
 	}
 	if (!hand_fill(p, p->hdr_len))
 		return false;
-	rx_cut(p, packet, &h);
+	rx_cut(p, packet, &h, tee);
 	return true;
 }
 
@@ -476,7 +476,7 @@ static unsigned receive_simple(struct net_pair *p, const struct net_packet *pack
 	return i;
 }
 
-unsigned net_receive(struct net_host *host, const struct net_packet *packet, unsigned n)
+static unsigned receive_many(struct net_host *host, const struct net_packet *packet, unsigned n, bool tee)
 {
 	struct net *net = host->net;
 	struct net_pair *p = &net->pairs[0];
@@ -484,12 +484,17 @@ unsigned net_receive(struct net_host *host, const struct net_packet *packet, uns
 
 	while (i < n) {
 		if (likely(net->active == 1 && !net->rss.on && p->hdr_len == NET_HDR && p->rx &&
-			    !net->rx_bucket.rate && net->pcap == NULL))
+			    !net->rx_bucket.rate && !tee))
 			i += receive_simple(p, packet + i, n - i);
-		if (i < n && !receive(host, &packet[i++]))
+		if (i < n && !receive(host, &packet[i++], tee))
 			return i - 1;
 	}
 	return n;
+}
+
+unsigned net_receive(struct net_host *h, const struct net_packet *packet, unsigned n)
+{
+	return receive_many(h, packet, n, h->net->pcap);
 }
 
 unsigned net_deliver(struct net_host *h, const struct net_packet *packet, unsigned n)
@@ -499,7 +504,7 @@ unsigned net_deliver(struct net_host *h, const struct net_packet *packet, unsign
 	for (i = 0; i < h->net->active; i++)
 		if (h->net->pairs[i].rx)
 			virtqueue_refill(h->net->pairs[i].rx);
-	return net_receive(h, packet, n);
+	return receive_many(h, packet, n, false);
 }
 
 void net_rx_wake(struct net_host *h, unsigned lane)

@@ -536,10 +536,6 @@ static int net_open(struct backend *b)
 		log_error("--mac: there are not enough addresses after it for %u guests", b->num_sockets);
 		return -EINVAL;
 	}
-	if (b->num_sockets > 1 && net->pcap) {
-		log_error("--pcap=%s: can't be shared by several guests", net->pcap);
-		return -EINVAL;
-	}
 	net->pairs = calloc(net->npairs, sizeof(*net->pairs));
 	err = net->pairs ? 0 : -ENOMEM;
 	for (i = 0; i < net->npairs && !err; i++)

@@ -170,12 +170,15 @@ struct net {
 
 /* ---- net.c ---- */
 
-/* Copies frames into the capture. */
-
-int net_pcap_open(struct net *net);
-void net_tee(struct net *net, const struct net_packet *p, unsigned n);
 /* The bits of virtio_net_config.status; tell: the driver is to look. */
 void net_status(struct net *net, uint16_t set, uint16_t clear, bool tell);
+
+/* ---- net-pcap.c ---- */
+
+/* Opens net->pcap; the guests of a process share it. -errno, logged. */
+int net_pcap_open(struct net *net);
+/* Copies frames into it, from any thread. */
+void net_tee(struct net *net, const struct net_packet *p, unsigned n);
 
 /* ---- net-queue.c, net-receive.c, net-send.c ---- */
 

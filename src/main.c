@@ -406,6 +406,7 @@ int main(int argc, char **argv)
 
 	occupy_stdio();
 	signal(SIGPIPE, SIG_IGN);
+	signal(SIGXFSZ, SIG_IGN); /* a file that is full is an error like others */
 	if (strrchr(name, '/'))
 		name = strrchr(name, '/') + 1;
 	if (strncmp(name, PREFIX, strlen(PREFIX)) == 0 && is_type(name + strlen(PREFIX)))

@@ -3,106 +3,14 @@
  * Several guests of one process on the switch: frames from each to the others, together with another process's, receivers that
  * have no buffers, stop, go and come back, and front-ends that break what they can.
  */
-#include "net-guest.h"
+#include "net-hosts.h"
 
 #include <fcntl.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/socket.h>
 
-enum { GUESTS = 3, STALL_MS = 18 };
-
-/* A process and its guests, whose numbers begin with first. */
-struct host {
-	struct fe_process process;
-	struct guest g[GUESTS];
-	unsigned first, n;
-	char control[128];
-};
-
-static const struct fe_mode *mode;
-
-static void guest_connect(struct guest *g)
-{
-	fe_init(&g->fe, mode);
-	g->fe.device_mask = PLAIN;
-	fe_connect(&g->fe, g->path);
-	guest_up(g);
-}
-
-static void host_spawn(struct host *h, unsigned first, unsigned n, const char *option)
-{
-	const char *dir = fe_tmpdir(), *args[16] = {"net", option, "--log-level=info"};
-	char sockets[GUESTS][144], control[144];
-	unsigned k = 3;
-
-	h->first = first;
-	h->n = n;
-	snprintf(h->control, sizeof(h->control), "%s/c", dir);
-	snprintf(control, sizeof(control), "--control-path=%s", h->control);
-	args[k++] = control;
-	for (unsigned i = 0; i < n; i++) {
-		h->g[i].id = first + i;
-		snprintf(h->g[i].path, sizeof(h->g[i].path), "%s/%u", dir, i);
-		snprintf(sockets[i], sizeof(sockets[i]), "--socket-path=%s", h->g[i].path);
-		args[k++] = sockets[i];
-	}
-	if (mode->packed)
-		args[k++] = "--packed=on";
-	fe_process_start(&h->process, -1, args);
-}
-
-static void host_start(struct host *h, unsigned first, unsigned n, const char *option)
-{
-	host_spawn(h, first, n, option);
-	for (unsigned i = 0; i < n; i++)
-		guest_connect(&h->g[i]);
-}
-
-static void host_end(struct host *h)
-{
-	for (unsigned i = 0; i < h->n; i++)
-		if (h->g[i].fe.sock >= 0)
-			fe_close(&h->g[i].fe);
-	fe_process_signal(&h->process, SIGTERM);
-	fe_process_exits(&h->process, 0);
-}
-
-/* 0: there is none (of one that is not waited for). */
-static size_t take(struct guest *g, uint8_t *out, bool wait)
-{
-	struct virtio_net_hdr_v1 h;
-	void *cookie;
-	uint32_t len;
-	size_t at;
-	unsigned n;
-
-	if (wait)
-		len = fe_wait(g->rx, &cookie);
-	else if (!fe_collect(g->rx, &cookie, &len))
-		return 0;
-
-	memcpy(&h, cookie, HDR);
-	at = len - HDR;
-	memcpy(out, (uint8_t *)cookie + HDR, at);
-	for (n = le16toh(h.num_buffers); n > 1; n--) {
-		uint32_t more;
-
-		CHECK(fe_collect(g->rx, &cookie, &more));
-		memcpy(out + at, cookie, more);
-		at += more;
-	}
-	return at;
-}
-
-static void gets(struct guest *g, unsigned to, unsigned from, size_t len, unsigned seed)
-{
-	static uint8_t got[70000], want[70000];
-
-	CHECK_EQ(take(g, got, true), len);
-	make(want, to, from, len, seed);
-	CHECK_MEM(got, want, len);
-}
+enum { STALL_MS = 18 };
 
 /*
  * For frames that waited for a buffer: how many of those with the seeds [0, n) came, in their order, now that the sender has all
@@ -128,15 +36,6 @@ static unsigned gets_most(struct guest *g, unsigned from, size_t len, unsigned n
 	return count;
 }
 
-/* All learn where this one is. */
-static void announce(struct host *h, unsigned who)
-{
-	send_one(&h->g[who], 0, 60, who);
-	for (unsigned i = 0; i < h->n; i++)
-		if (i != who && h->g[i].fe.sock >= 0)
-			gets(&h->g[i], 0, h->g[who].id, 60, who);
-}
-
 /* Frames of many sizes between two guests, in both directions. */
 static void talk(struct guest *a, struct guest *b)
 {
@@ -154,8 +53,7 @@ static void works(const struct fe_mode *m)
 {
 	static struct host h;
 
-	mode = m;
-	host_start(&h, 1, 3, "--mac=52:54:00:00:00:fe");
+	host_start(&h, m, 1, 3, FE_ARGS("--mac=52:54:00:00:00:fe"));
 	for (unsigned i = 0; i < 3; i++) {
 		uint8_t mac[6];
 
@@ -185,8 +83,7 @@ static void lossless(const struct fe_mode *m)
 	enum { ROUNDS = 100, BATCH = 100, LEN = 90 };
 	static struct host h;
 	struct guest *a = &h.g[0], *b = &h.g[1];
-	mode = m;
-	host_start(&h, 1, 2, "--mtu=1500");
+	host_start(&h, m, 1, 2, FE_ARGS("--mtu=1500"));
 	give(a, 1);
 	send_one(b, 0, 60, 0);
 	gets(a, 0, 2, 60, 0);
@@ -214,42 +111,15 @@ static void lossless(const struct fe_mode *m)
 	host_end(&h);
 }
 
-static bool answers(int fd, const char *command, const char *arguments, const char *want)
-{
-	char line[200];
-
-	snprintf(line, sizeof(line), "{\"execute\":\"%s\",\"arguments\":{%s}}", command, arguments);
-	return strstr(fe_control_ask(fd, line), want) != NULL;
-}
-
-/* Each port has n others that are ready. */
-static void await_peers(struct host *h, unsigned n)
-{
-	int64_t end = fe_now_ms() + fe_limit_ms;
-	int fd = fe_control_open(h->control);
-	char want[24], socket[24];
-
-	snprintf(want, sizeof(want), "\"peers\":%u,", n);
-	for (unsigned i = 0; i < h->n; i++) {
-		snprintf(socket, sizeof(socket), "\"socket\":%u", i);
-		while (!answers(fd, "query-net", socket, want)) {
-			CHECK(fe_now_ms() < end);
-			fe_back_serve(&h->g[i].fe, 2);
-		}
-	}
-	close(fd);
-}
-
 /* Two processes with two guests each: all reach all, once. */
 static void mixed(const struct fe_mode *m)
 {
 	static struct host h[2];
 	char option[128];
 
-	mode = m;
 	snprintf(option, sizeof(option), "--switch=%s/switch", fe_tmpdir());
-	host_start(&h[0], 1, 2, option);
-	host_start(&h[1], 3, 2, option);
+	host_start(&h[0], m, 1, 2, FE_ARGS(option));
+	host_start(&h[1], m, 3, 2, FE_ARGS(option));
 	for (unsigned i = 0; i < 2; i++) {
 		give(&h[i].g[0], 250);
 		give(&h[i].g[1], 250);
@@ -280,8 +150,7 @@ static void full(const struct fe_mode *m)
 	struct guest *a = &h.g[0], *b = &h.g[1], *c = &h.g[2];
 	int64_t start, end;
 
-	mode = m;
-	host_start(&h, 1, 3, "--mtu=1500");
+	host_start(&h, m, 1, 3, FE_ARGS("--mtu=1500"));
 	give(a, 8);
 	give(b, 1);
 	give(c, 16);
@@ -327,8 +196,7 @@ static void crowd(const struct fe_mode *m)
 	static uint8_t got[70000];
 	int64_t start, end;
 
-	mode = m;
-	host_start(&h, 1, 3, "--mtu=1500");
+	host_start(&h, m, 1, 3, FE_ARGS("--mtu=1500"));
 	give(a, 1);
 	give(c, 1);
 	send_one(b, 0, 60, 1);
@@ -366,8 +234,7 @@ static void stops(const struct fe_mode *m)
 	struct guest *a = &h.g[0], *b = &h.g[1];
 	uint32_t base;
 
-	mode = m;
-	host_start(&h, 1, 3, "--mtu=1500");
+	host_start(&h, m, 1, 3, FE_ARGS("--mtu=1500"));
 	give(a, 16);
 	give(&h.g[2], 32);
 	announce(&h, 1);
@@ -398,7 +265,7 @@ static void stops(const struct fe_mode *m)
 		fe_close(&b->fe); /* some of them are on their way */
 		for (unsigned i = 0; i < 50; i++)
 			fe_wait(a->tx, NULL);
-		guest_connect(b);
+		guest_connect(b, m);
 		give(b, 4);
 		send_one(a, 2, 102, round);
 		gets(b, 2, 1, 102, round);
@@ -414,10 +281,9 @@ static void sender_goes(const struct fe_mode *m)
 	struct guest *a = &h.g[0], *b = &h.g[1];
 	uint32_t base[2];
 
-	mode = m;
-	host_spawn(&h, 1, 2, "--mtu=1500");
-	guest_connect(b);
-	fe_init(&a->fe, mode);
+	host_spawn(&h, m, 1, 2, FE_ARGS("--mtu=1500"));
+	guest_connect(b, m);
+	fe_init(&a->fe, m);
 	a->fe.device_mask = PLAIN;
 	fe_connect(&a->fe, a->path);
 	fe_handshake(&a->fe);
@@ -456,8 +322,7 @@ static void hostile(const struct fe_mode *m)
 	struct guest *a = &h.g[0], *b = &h.g[1], *c = &h.g[2];
 	struct vring_driver_buf nowhere = {.addr = UINT64_C(1) << 50, .len = 4096, .wr = true};
 
-	mode = m;
-	host_start(&h, 1, 3, "--mtu=1500");
+	host_start(&h, m, 1, 3, FE_ARGS("--mtu=1500"));
 	give(a, 200);
 	give(b, 8);
 	give(c, 200);
@@ -475,7 +340,7 @@ static void hostile(const struct fe_mode *m)
 	fe_process_logs(&h.process, "socket 1: queue 0: "); /* in the turn of another */
 	talk(a, c);
 	fe_close(&b->fe);
-	guest_connect(b); /* whose memory goes away under the receiver's copy */
+	guest_connect(b, m); /* whose memory goes away under the receiver's copy */
 	give(b, 100);
 	for (unsigned i = 0; i < b->fe.nregions; i++)
 		CHECK_SYS(ftruncate(b->fe.regions[i].fd, 0));
@@ -485,7 +350,7 @@ static void hostile(const struct fe_mode *m)
 	CHECK(fe_process_running(&h.process));
 	talk(a, c);
 	fe_close(&b->fe);
-	guest_connect(b); /* the same of a sender */
+	guest_connect(b, m); /* the same of a sender */
 	give(b, 1);
 	send_one(b, 1, 60, 3);
 	gets(a, 1, 2, 60, 3);
@@ -495,13 +360,13 @@ static void hostile(const struct fe_mode *m)
 	fe_expect_eof(&b->fe);
 	talk(a, c);
 	fe_close(&b->fe);
-	fe_init(&b->fe, mode);
+	fe_init(&b->fe, m);
 	fe_connect(&b->fe, b->path);
 	CHECK(fe_send_raw(&b->fe, "no message of vhost-user at all, but long enough to be one", 58, NULL, 0));
 	fe_expect_eof(&b->fe);
 	fe_close(&b->fe);
 	talk(c, a);
-	guest_connect(b);
+	guest_connect(b, m);
 	give(b, 4);
 	send_one(a, 2, 60, 9);
 	gets(b, 2, 1, 60, 9);
@@ -516,7 +381,6 @@ static void descriptors(const struct fe_mode *m)
 	char args[2][16];
 	int s[2][2];
 
-	mode = m;
 	for (unsigned i = 0; i < 2; i++) {
 		CHECK_SYS(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, s[i]));
 		CHECK_SYS(fcntl(s[i][1], F_SETFD, 0));
@@ -546,8 +410,7 @@ static void control(const struct fe_mode *m)
 	static struct host h;
 	int fd, events;
 
-	mode = m;
-	host_start(&h, 1, 2, "--mtu=1500");
+	host_start(&h, m, 1, 2, FE_ARGS("--mtu=1500"));
 	give(&h.g[0], 4);
 	give(&h.g[1], 4);
 	CHECK(!(h.g[0].fe.protocol_offered & BIT(FE_P_PAGEFAULT)));

@@ -451,6 +451,7 @@ int main(void)
 		{"--dgram=/x", "--restrict", "--restrict is for --user"},
 		{"--dgram-local=/x", "--user", "--dgram-local is for --dgram"},
 		{"--pcap=/nonexistent/x", "--user", "--pcap=/nonexistent/x: No such file"},
+		{"--pcap=/dev/full", "--user", "--pcap=/dev/full: No space left"},
 	};
 
 	fe_each_mode_in_order("works", works);
