@@ -16,7 +16,10 @@
  *
  * A peer that has no room, in its ring or for lack of its guest's buffers, holds up the sender until there is some, but for
  * STALL_NS at most: a receiver that does not move in that time loses frames until it does, and the sender's other traffic goes
- * on. What goes to all waits for nobody, but where "all" is one.
+ * on. What goes to all does not wait, but where "all" is one, for then a guest that takes a frame now and then would slow down all
+ * others: it is kept for those guests of this process that have no buffers now, in a ring of the size that other processes have, and
+ * what comes later for them queues up behind it. That costs a second copy, of these frames only, and memory where it was needed,
+ * until the guest's queue stops.
  *
  * While frames come the rings are looked at as the queues are (--poll-us); before the loop sleeps, it says so in the rings.
  */
@@ -214,6 +217,50 @@ static bool receive_all(struct port *p)
 	return found;
 }
 
+/* Frames to all that this guest had no buffers for */
+
+static void kept_forget(struct port *p)
+{
+	p->h.net->pairs[0].count.rx_dropped += p->nkept;
+	p->nkept = 0;
+	net_ring_close(&p->kept);
+	net_ring_close(&p->keep);
+}
+
+static bool keep(struct port *p, const struct net_packet *packet)
+{
+	if (!p->keep.at && (net_ring_make(&p->keep) < 0 || net_ring_open(&p->kept, p->keep.fd) < 0)) {
+		kept_forget(p);
+		return false;
+	}
+	if (!net_ring_put(&p->keep, packet))
+		return false;
+	net_ring_publish(&p->keep);
+	p->nkept++;
+	return true;
+}
+
+/* False: some are left. */
+static bool kept_deliver_some(struct port *p)
+{
+	struct net_packet packet[NET_BATCH];
+	struct iovec v[2 * NET_BATCH];
+	int n = net_ring_peek(&p->kept, packet, v, NET_BATCH);
+	unsigned done = net_deliver(&p->h, packet, (unsigned)n);
+
+	net_ring_take(&p->kept, packet, done);
+	net_ring_released(&p->kept);
+	p->nkept -= done;
+	if (p->nkept && done == (unsigned)n)
+		net_rx_wake(&p->h, 0); /* there may be more buffers */
+	return !p->nkept;
+}
+
+static inline bool kept_deliver(struct port *p)
+{
+	return likely(!p->nkept) || kept_deliver_some(p);
+}
+
 /* Lets the ports of this process that wait for us try again, each time another one first. */
 static void wake_others(struct port *p)
 {
@@ -238,6 +285,8 @@ static void switch_room(struct net_host *h)
 {
 	struct port *p = port_of(h);
 
+	if (!kept_deliver(p))
+		return;
 	p->paused = false;
 	if (p->waited) {
 		wake_others(p);
@@ -310,7 +359,17 @@ static void stall_expired(struct timer *t)
 
 static inline bool put_now(struct peer *peer, const struct net_packet *packet)
 {
-	return peer->other ? net_deliver(&peer->other->h, packet, 1) : net_ring_put(&peer->out, packet);
+	struct port *other = peer->other;
+
+	if (!other)
+		return net_ring_put(&peer->out, packet);
+	return kept_deliver(other) && net_deliver(&other->h, packet, 1);
+}
+
+static inline void peer_moves(struct peer *peer)
+{
+	peer->full_since = 0;
+	peer->stalled = false;
 }
 
 /* Always true. A process counts what it takes out of its ring; nobody knows of what did not get there. */
@@ -322,14 +381,13 @@ static bool lose(const struct peer *peer)
 }
 
 /* False: there is no room, and the frame is worth waiting for it. */
-static bool put(struct port *p, struct peer *peer, const struct net_packet *packet, bool wait)
+static bool put(struct port *p, struct peer *peer, const struct net_packet *packet)
 {
 	if (likely(put_now(peer, packet))) {
-		peer->full_since = 0;
-		peer->stalled = false;
+		peer_moves(peer);
 		return true;
 	}
-	if (!wait || peer->stalled)
+	if (peer->stalled)
 		return lose(peer);
 	if (!peer->full_since)
 		peer->full_since = p->now;
@@ -348,13 +406,12 @@ static bool put(struct port *p, struct peer *peer, const struct net_packet *pack
 /* Frames for one peer; how many of them. */
 static unsigned put_many(struct port *p, struct peer *peer, const struct net_packet *packet, unsigned n)
 {
-	unsigned i = peer->other ? net_deliver(&peer->other->h, packet, n) : 0;
+	struct port *other = peer->other;
+	unsigned i = other && kept_deliver(other) ? net_deliver(&other->h, packet, n) : 0;
 
-	if (i) {
-		peer->full_since = 0;
-		peer->stalled = false;
-	}
-	while (i < n && put(p, peer, &packet[i], true))
+	if (i)
+		peer_moves(peer);
+	while (i < n && put(p, peer, &packet[i]))
 		i++;
 	return i;
 }
@@ -391,7 +448,10 @@ static void flood(struct port *p, const struct net_packet *packet, const uint8_t
 		if (!peer->port || !peer->ready)
 			continue;
 		teach(p, peer, from);
-		put(p, peer, packet, false);
+		if (put_now(peer, packet))
+			peer_moves(peer);
+		else if (!peer->other || !keep(peer->other, packet))
+			lose(peer);
 	}
 }
 
@@ -502,6 +562,7 @@ static void switch_close(struct net_host *h)
 
 	timer_disarm(&p->stall);
 	loop_cancel(h->loop, &p->work);
+	kept_forget(p);
 	for (i = 0; i < PEERS; i++)
 		if (p->peer[i].port && p->peer[i].other)
 			disconnect_other(&p->peer[i]);
@@ -517,9 +578,17 @@ static void switch_describe(struct net_host *h, struct json *out)
 	json_u64(out, port_of(h)->ready);
 }
 
+static void switch_use(struct net_host *h, unsigned lane, bool on)
+{
+	(void)lane;
+	if (!on)
+		kept_forget(port_of(h));
+}
+
 static const struct net_host_ops switch_ops = {
 	.close = switch_close,
 	.send = switch_send,
+	.use = switch_use,
 	.room = switch_room,
 	.describe = switch_describe,
 };
@@ -538,7 +607,7 @@ int net_switch_open(struct net_host **out, struct net *net)
 		.lanes = 1,
 		.takes = NET_HOST_OFFLOADS,
 		.gives = NET_GUEST_OFFLOADS};
-	p->wake = p->listener = p->dir = p->accept.fd = p->woken.fd = -1;
+	p->wake = p->listener = p->dir = p->accept.fd = p->woken.fd = p->keep.fd = p->kept.fd = -1;
 	p->woken.ready = woken;
 	p->stall.expired = stall_expired;
 	p->poller.poll = switch_poll;

@@ -36,15 +36,17 @@ struct port {
 	struct watch accept, woken;
 	struct poller poller;
 	struct task work;
-	struct timer stall; /* the sender waits for a ring, */
-	struct peer *full;  /* to this one */
-	bool paused;	    /* the guest has no buffers, */
-	bool waited;	    /* and ports of this process wait for them */
-	bool others_first;  /* who gets new ones first: those, else the rings */
-	unsigned next;	    /* of them, who goes first the next time */
-	unsigned npeers;    /* all, */
-	unsigned nrings;    /* of them those in other processes, */
-	unsigned ready;	    /* and of all those that are connected */
+	struct timer stall;	    /* the sender waits for a ring, */
+	struct peer *full;	    /* to this one */
+	bool paused;		    /* the guest has no buffers, */
+	bool waited;		    /* and ports of this process wait for them */
+	bool others_first;	    /* who gets new ones first: those, else the rings */
+	unsigned next;		    /* of them, who goes first the next time */
+	unsigned nkept;		    /* frames to all, of this process, that wait for buffers of the guest, */
+	struct net_ring keep, kept; /* in a ring: where they are put, and taken */
+	unsigned npeers;	    /* all, */
+	unsigned nrings;	    /* of them those in other processes, */
+	unsigned ready;		    /* and of all those that are connected */
 	struct peer peer[PEERS];
 	struct address table[ADDRESSES];
 	uint64_t now; /* monotonic ns, of this turn */

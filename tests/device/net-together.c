@@ -176,11 +176,12 @@ static void full(const struct fe_mode *m)
 		fe_release(&a->fe, mark);
 	}
 	CHECK(fe_now_ms() - start < fe_limit_ms);
-	send_one(a, 0, 100, 5); /* waits for nobody */
+	send_one(a, 0, 100, 5); /* waits for nobody, and is kept */
 	gets(c, 0, 1, 100, 5);
 	send_one(c, 1, 100, 6);
 	gets(a, 1, 3, 100, 6);
 	give(b, 2);
+	gets(b, 0, 1, 100, 5);
 	send_one(a, 2, 100, 7);
 	gets(b, 2, 1, 100, 7);
 	host_end(&h);
@@ -224,6 +225,89 @@ static void crowd(const struct fe_mode *m)
 	while (take(b, got, false))
 		from[got[11] == 1]++;
 	CHECK(end - start >= STALL_MS || (from[0] && from[1]));
+	host_end(&h);
+}
+
+/* What a guest has no buffers for is kept for it if it went to all: in order, before what comes later, and nobody else waits. */
+static void flooded(const struct fe_mode *m)
+{
+	static const size_t sizes[] = {60, 14, 1514, 2036, 2037, 9014, 65550};
+	enum { N = 90 };
+	static struct host h;
+	struct guest *a = &h.g[0], *b = &h.g[1], *c = &h.g[2];
+
+	host_start(&h, m, 1, 3, FE_ARGS("--mtu=1500"));
+	give(a, 250);
+	give(c, 250);
+	announce(&h, 1);
+	for (unsigned i = 0; i < N; i++) {
+		send_one(a, 0, 60, i);
+		gets(c, 0, 1, 60, i);
+		send_one(c, 9, 70, i); /* unknown */
+		gets(a, 9, 3, 70, i);
+	}
+	give(b, 2 * N - 50);
+	give(b, 50);
+	for (unsigned i = 0; i < N; i++) {
+		gets(b, 0, 1, 60, i);
+		gets(b, 9, 3, 70, i);
+	}
+	for (unsigned i = 0; i < ARRAY_SIZE(sizes); i++) {
+		send_one(a, 0, sizes[i], i);
+		gets(c, 0, 1, sizes[i], i);
+	}
+	put(a, 2, 100, 0); /* behind those */
+	fe_flush(a->tx);
+	for (unsigned i = 0; i < ARRAY_SIZE(sizes); i++) {
+		give(b, (unsigned)(sizes[i] + HDR + BUFFER - 1) / BUFFER);
+		gets(b, 0, 1, sizes[i], i);
+	}
+	give(b, 1);
+	fe_wait(a->tx, NULL);
+	gets_most(b, 1, 100, 1, 0, STALL_MS);
+	give(b, 1);
+	send_one(a, 2, 101, 1);
+	gets(b, 2, 1, 101, 1);
+	host_end(&h);
+}
+
+/* There is a limit to what is kept; and it is for this guest, not for the one that comes after it. */
+static void flooded_long(const struct fe_mode *m)
+{
+	enum { N = 80, LEN = 60000, KEPT = (4 << 20) / (LEN + 16), BUFFERS = (LEN + HDR) / BUFFER + 1 };
+	static struct host h;
+	struct guest *a = &h.g[0], *b = &h.g[1];
+	size_t mark[2];
+	char want[40];
+	int fd;
+
+	host_start(&h, m, 1, 3, FE_ARGS("--mtu=1500"));
+	fd = fe_control_open(h.control);
+	for (unsigned round = 0; round < 2; round++) {
+		mark[0] = fe_mark(&a->fe);
+		for (unsigned i = 0; i < N; i++) {
+			send_one(a, 0, LEN, i);
+			fe_release(&a->fe, mark[0]);
+		}
+		snprintf(want, sizeof(want), "\"rx-dropped\":%d,", (int)(round + 1) * (N - KEPT));
+		CHECK(answers(fd, "query-net", "\"socket\":1", want));
+		mark[1] = fe_mark(&b->fe);
+		for (unsigned i = 0; i < KEPT; i++) {
+			give(b, BUFFERS);
+			gets(b, 0, 1, LEN, i);
+			fe_release(&b->fe, mark[1]);
+		}
+	}
+	for (unsigned i = 0; i < 5; i++)
+		send_one(a, 0, 60, i);
+	fe_close(&b->fe);
+	guest_connect(b, m);
+	give(b, 2);
+	send_one(a, 0, 61, 1);
+	gets(b, 0, 1, 61, 1);
+	snprintf(want, sizeof(want), "\"rx-dropped\":%d,", 2 * (N - KEPT) + 5);
+	CHECK(answers(fd, "query-net", "\"socket\":1", want));
+	close(fd);
 	host_end(&h);
 }
 
@@ -444,6 +528,8 @@ int main(void)
 	fe_each_mode("nothing is lost", lossless);
 	fe_each_layout("two processes with two guests each", mixed);
 	fe_each_layout("a guest without buffers", full);
+	fe_each_mode("frames to all for a guest without buffers", flooded);
+	fe_each_layout("more of them than are kept", flooded_long);
 	fe_each_layout("two senders and one receiver", crowd);
 	fe_each_layout("a receiver that stops, and goes", stops);
 	fe_each_layout("a sender that goes and comes back", sender_goes);
