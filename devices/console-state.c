@@ -90,15 +90,16 @@ static int port_load_one(struct console *c, int fd)
 		return err;
 	flags = le16toh(saved.flags);
 	if (le16toh(saved.id) >= c->max_ports)
-		return log_errno(EINVAL, "the saved state has port %u, and --max-ports=%u", le16toh(saved.id),
-			c->max_ports);
+		return log_guest_errno(EINVAL, "the saved state has port %u, and --max-ports=%u",
+			le16toh(saved.id), c->max_ports);
 	p = &c->port[le16toh(saved.id)];
 	if (!p->used || !(flags & USED))
 		return port_load_gone(p, flags, fd);
 	saved.name[CONSOLE_NAME - 1] = '\0';
 	if (strcmp(p->name, saved.name) != 0 || p->is_console != !!(flags & CONSOLE))
-		return log_errno(EINVAL, "port %u is another one in the saved state: \"%s\", not \"%s\"",
-			p->id, saved.name, p->name);
+		return log_guest_errno(EINVAL,
+			"port %u is another one in the saved state: \"%s\", not \"%s\"", p->id, saved.name,
+			p->name);
 	p->known = flags & KNOWN;
 	p->ready = p->known && flags & READY;
 	p->guest_open = p->known && flags & GUEST_OPEN;
@@ -115,7 +116,7 @@ int console_load(struct backend *b, int fd)
 	int err = state_get(fd, &saved, sizeof(saved));
 
 	if (!err && le32toh(saved.version) != STATE_VERSION)
-		return log_errno(EINVAL, "the saved state has version %u", le32toh(saved.version));
+		return log_guest_errno(EINVAL, "the saved state has version %u", le32toh(saved.version));
 	for (unsigned n = err ? 0 : le16toh(saved.ports); !err && n; n--)
 		err = port_load_one(c, fd);
 	if (!err)

@@ -258,9 +258,12 @@ static bool offloads(struct net *net, uint8_t command, struct cursor *c)
 
 static bool coalesce_get(struct cursor *c, struct net_coalesce *v)
 {
-	if (!get_u32(c, &v->packets) || !get_u32(c, &v->usecs))
+	struct net_coalesce new;
+
+	if (!get_u32(c, &new.packets) || !get_u32(c, &new.usecs))
 		return false;
-	v->usecs = MIN(v->usecs, 1000000u);
+	new.usecs = MIN(new.usecs, 1000000u);
+	*v = new;
 	return true;
 }
 

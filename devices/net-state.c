@@ -86,8 +86,9 @@ int net_save(struct backend *b, int fd)
 	save_rss(&s, &net->rss);
 	save_coalesce(s.rx, net->rx_coalesce);
 	save_coalesce(s.tx, net->tx_coalesce);
-	return write(fd, &s, sizeof(s)) == sizeof(s) ? 0
-						     : log_errno(EIO, "device state could not be written");
+	return write(fd, &s, sizeof(s)) == sizeof(s)
+		       ? 0
+		       : log_guest_errno(EIO, "device state could not be written");
 }
 
 /* Loading */
@@ -164,7 +165,7 @@ int net_load(struct backend *b, int fd)
 	struct saved s;
 
 	if (!read_all(fd, &s) || !sound(&s, net->npairs))
-		return log_errno(
+		return log_guest_errno(
 			EINVAL, "device state is not that of a card with %u queue pairs", net->npairs);
 	load_filter(&net->filter, &s);
 	load_rss(&net->rss, &s);

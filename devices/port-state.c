@@ -15,7 +15,7 @@ struct port_saved {
 
 static int damaged(void)
 {
-	return log_errno(EINVAL, "the saved state ends too early, or is another device's");
+	return log_guest_errno(EINVAL, "the saved state ends too early, or is another device's");
 }
 
 int state_put(int fd, const void *p, size_t n)
@@ -24,7 +24,7 @@ int state_put(int fd, const void *p, size_t n)
 
 	if (r == (ssize_t)n)
 		return 0;
-	return log_errno(r < 0 ? errno : EIO, "saving the state");
+	return log_guest_errno(r < 0 ? errno : EIO, "saving the state");
 }
 
 int state_get(int fd, void *p, size_t n)

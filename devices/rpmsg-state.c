@@ -90,11 +90,11 @@ static int messages_load(struct rpmsg_service *s, unsigned n, int fd)
 	int err = 0;
 
 	if (n > RPMSG_QUEUE)
-		return log_errno(EINVAL, "the saved state has %u messages for a service", n);
+		return log_guest_errno(EINVAL, "the saved state has %u messages for a service", n);
 	for (; n; n--) {
 		err = state_get(fd, &saved, sizeof(saved));
 		if (!err && le32toh(saved.len) > RPMSG_PAYLOAD)
-			err = log_errno(
+			err = log_guest_errno(
 				EINVAL, "the saved state has a message of %u bytes", le32toh(saved.len));
 		if (err)
 			return err;
@@ -170,7 +170,7 @@ int rpmsg_load(struct backend *b, int fd)
 	int err = state_get(fd, &saved, sizeof(saved));
 
 	if (!err && le32toh(saved.version) != STATE_VERSION)
-		return log_errno(EINVAL, "the saved state has version %u", le32toh(saved.version));
+		return log_guest_errno(EINVAL, "the saved state has version %u", le32toh(saved.version));
 	for (unsigned n = err ? 0 : le16toh(saved.services); !err && n; n--)
 		err = service_load(r, fd);
 	if (!err)

@@ -474,7 +474,7 @@ static void coalescing_one(const struct fe_mode *m)
 	enum { USECS = 200000 };
 	struct card c;
 	uint8_t frame[100], got[70000], *p;
-	uint32_t values[2] = {htole32(3), htole32(70)}, at = 0;
+	uint32_t values[2] = {htole32(3), htole32(70)}, half[2] = {0, htole32(9)}, at = 0;
 	int64_t start;
 
 	peer_open(&c.peer);
@@ -508,7 +508,7 @@ static void coalescing_one(const struct fe_mode *m)
 	/* queues that are none, or not for frames; too little data; no room for the answer */
 	CHECK_EQ(coalesce_set(&c, 2, 1, 1), 1);
 	CHECK_EQ(coalesce_set(&c, 77, 1, 1), 1);
-	CHECK_EQ(command(&c, 6, 2, values, 8), 1);
+	CHECK_EQ(command(&c, 6, 2, half, 8), 1);
 	CHECK_EQ(command(&c, 6, 3, values, 2), 1);
 	CHECK_EQ(command(&c, 6, 3, &at, sizeof(at)), 1);
 	CHECK_EQ(command(&c, 6, 4, &at, sizeof(at)), 1);
