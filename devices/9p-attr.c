@@ -190,7 +190,7 @@ static ssize_t value_load(struct p9_request *r, const char *name, char *data)
 	}
 	n = p9_map_xattr(r->s, name, host);
 	if (n < 0)
-		return n == -EACCES ? -ENODATA : n;
+		return n == -EACCES || n == -EOPNOTSUPP ? -ENODATA : n;
 	n = getxattr(path, host, data, P9_MAX_XATTR);
 	return n < 0 ? -errno : n;
 }

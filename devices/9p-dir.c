@@ -31,11 +31,6 @@ static int seek_to(struct p9_fid *f, uint64_t offset)
 	return 0;
 }
 
-static bool hidden(const struct p9 *s, const char *name)
-{
-	return s->security == P9_MAPPED_FILE && strncmp(name, ".virtfs_metadata", 16) == 0;
-}
-
 int p9_read_dir(struct p9_request *r, uint64_t offset, size_t count, p9_each_entry *each, void *arg)
 {
 	struct p9_fid *f = r->fid[0];
@@ -53,7 +48,7 @@ int p9_read_dir(struct p9_request *r, uint64_t offset, size_t count, p9_each_ent
 		for (long at = 0; at < n && err == 0;) {
 			const struct host_entry *e = (const void *)(buf + at);
 
-			if (!hidden(r->s, e->name))
+			if (!p9_name_hidden(r->s, e->name))
 				err = each(r, e->name, e->ino, e->type, (uint64_t)e->off, arg);
 			if (err == 0)
 				f->dir_at = (uint64_t)e->off;
@@ -114,7 +109,6 @@ int p9_op_readdir(struct p9_request *r)
 {
 	uint64_t offset = p9_get_u64(&r->in);
 	uint32_t count = p9_get_u32(&r->in);
-	size_t room = MIN(r->body.left, (size_t)r->s->msize - P9_HEADER);
 	struct fill fill;
 	int err;
 
@@ -122,9 +116,9 @@ int p9_op_readdir(struct p9_request *r)
 		return -EINVAL;
 	if (r->fid[0]->kind != P9_DIR)
 		return r->fid[0]->kind == P9_FILE ? -ENOTDIR : -EBADF;
-	if (room < 4)
+	if (r->body.left < 4)
 		return -EMSGSIZE;
-	count = (uint32_t)MIN(count, room - 4);
+	count = (uint32_t)MIN(count, r->body.left - 4);
 	fill = (struct fill){.out = r->body, .left = count};
 	cursor_skip(&fill.out, 4);
 	err = p9_read_dir(r, offset, count, fill_entry, &fill);

@@ -86,6 +86,23 @@ int p9_node_new(struct p9_node **out, int fd, const struct statx *st)
 	return 0;
 }
 
+int p9_node_gone(struct p9 *s, struct p9_node **out)
+{
+	struct p9_node *n = calloc(1, sizeof(*n));
+
+	if (n)
+		n->path = strdup("");
+	if (!n || !n->path) {
+		free(n);
+		return -ENOMEM;
+	}
+	__atomic_fetch_add(&s->ngiven, 1, __ATOMIC_RELAXED);
+	n->fd = -1;
+	n->refs = 1;
+	*out = n;
+	return 0;
+}
+
 struct p9_node *p9_node_ref(struct p9_node *n)
 {
 	n->refs++;
@@ -122,18 +139,12 @@ static bool node_give_back(struct p9 *s, struct p9_node *n)
 
 static int node_use(struct p9 *s, struct p9_node *n)
 {
-	struct statx st;
-	int fd, r;
+	int fd;
 
 	if (n->fd < 0) {
-		fd = p9_lookup_path(s->root->fd, n->path, O_PATH | O_NOFOLLOW);
+		fd = p9_lookup_same(s, n->path, n->dev, n->ino);
 		if (fd < 0)
-			return fd == -EMFILE || fd == -ENFILE ? fd : -ESTALE;
-		r = p9_stat(fd, &st);
-		if (r < 0 || st.stx_ino != n->ino || makedev(st.stx_dev_major, st.stx_dev_minor) != n->dev) {
-			close(fd);
-			return -ESTALE;
-		}
+			return fd;
 		n->fd = fd;
 		free(n->path);
 		n->path = NULL;

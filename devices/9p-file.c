@@ -14,6 +14,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/magic.h>
+#include <string.h>
 #include <sys/uio.h>
 #include <sys/vfs.h>
 #include <sys/xattr.h>
@@ -343,13 +344,12 @@ int p9_op_read(struct p9_request *r)
 {
 	uint64_t at = p9_get_u64(&r->in);
 	uint32_t count = p9_get_u32(&r->in);
-	size_t room = MIN(r->body.left, (size_t)r->s->msize - P9_HEADER);
 
 	if (r->in.bad)
 		return -EINVAL;
-	if (room < 4)
+	if (r->body.left < 4)
 		return -EMSGSIZE;
-	count = (uint32_t)MIN(count, room - 4);
+	count = (uint32_t)MIN(count, r->body.left - 4);
 	switch (r->fid[0]->kind) {
 	case P9_FILE:
 		return read_file(r, at, count);
@@ -416,18 +416,22 @@ int p9_op_fsync(struct p9_request *r)
 	return (only_data ? fdatasync(f->fd) : fsync(f->fd)) < 0 ? -errno : 0;
 }
 
-/* An extended attribute is set when all of it has come. */
+/*
+ * An extended attribute is set when all of it has come. One of no bytes is removed if that is what Linux sends for it
+ * (XATTR_REPLACE), and may be there or not if it is an ACL: one that says no more than the mode goes like that.
+ */
 static int xattr_commit(struct p9_request *r)
 {
 	const struct p9_xattr *x = r->fid[0]->xattr;
+	bool acl = strstr(x->name, "system.posix_acl_");
 	char path[P9_LINK_SIZE];
-	int e;
 
 	p9_fd_path(path, r->fid[0]->node->fd);
 	if (x->done != x->size)
 		return -EINVAL;
-	e = x->size ? setxattr(path, x->name, x->data, x->size, x->flags) : removexattr(path, x->name);
-	return e < 0 ? -errno : 0;
+	if (x->size || (x->flags != XATTR_REPLACE && !acl))
+		return setxattr(path, x->name, x->data, x->size, x->flags) < 0 ? -errno : 0;
+	return removexattr(path, x->name) < 0 && (errno != ENODATA || !acl) ? -errno : 0;
 }
 
 /* fid[4] → ; the fid is gone, whatever the answer says (9p.c) */

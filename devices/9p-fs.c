@@ -61,11 +61,25 @@ int p9_lookup_path(int dir, const char *path, int flags)
 	return open_beneath(dir, *path ? path : ".", &how);
 }
 
+static int stat_by(int fd, int flags, struct statx *st)
+{
+	flags |= AT_EMPTY_PATH | AT_NO_AUTOMOUNT;
+	return statx(fd, "", flags, STATX_BASIC_STATS | STATX_BTIME, st) < 0 ? -errno : 0;
+}
+
 int p9_stat(int fd, struct statx *st)
 {
-	if (statx(fd, "", AT_EMPTY_PATH | AT_NO_AUTOMOUNT, STATX_BASIC_STATS | STATX_BTIME, st) < 0)
-		return -errno;
-	return 0;
+	return stat_by(fd, 0, st);
+}
+
+int p9_stat_known(int fd, struct statx *st)
+{
+	return stat_by(fd, AT_STATX_DONT_SYNC, st);
+}
+
+bool p9_asks_others(const struct p9 *s, dev_t dev)
+{
+	return s->remote || (dev != s->root->dev && major(dev) == 0);
 }
 
 int p9_reopen(int fd, int flags)
@@ -93,6 +107,35 @@ static int path_of(int fd, char path[PATH_MAX])
 	return 0;
 }
 
+int p9_lookup_same(const struct p9 *s, const char *path, dev_t dev, uint64_t ino)
+{
+	int fd = p9_lookup_path(s->root->fd, path, O_PATH | O_NOFOLLOW), r;
+	struct statx st;
+
+	if (fd < 0)
+		return fd == -EMFILE || fd == -ENFILE ? fd : -ESTALE;
+	r = p9_stat(fd, &st);
+	if (r == 0 && st.stx_ino == ino && makedev(st.stx_dev_major, st.stx_dev_minor) == dev)
+		return fd;
+	close(fd);
+	return -ESTALE;
+}
+
+/* The kernel's mark for a name that is gone, which a file with other links may have lost, or a part of the name? */
+static bool name_is_gone(const struct p9 *s, const char *path, const struct statx *st)
+{
+	static const char mark[] = " (deleted)";
+	size_t len = strlen(path);
+	int fd;
+
+	if (len < sizeof(mark) || strcmp(path + len - (sizeof(mark) - 1), mark) != 0)
+		return false;
+	fd = p9_lookup_same(s, path, makedev(st->stx_dev_major, st->stx_dev_minor), st->stx_ino);
+	if (fd >= 0)
+		close(fd);
+	return fd < 0;
+}
+
 int p9_where(const struct p9 *s, int fd, char path[PATH_MAX])
 {
 	char root[PATH_MAX];
@@ -113,7 +156,7 @@ int p9_where(const struct p9 *s, int fd, char path[PATH_MAX])
 		return -ESTALE;
 	len += path[len] == '/';
 	memmove(path, path + len, strlen(path + len) + 1);
-	return 0;
+	return name_is_gone(s, path, &st) ? -ENOENT : 0;
 }
 
 int p9_parent(const struct p9 *s, int fd, char name[NAME_MAX + 1])

@@ -59,10 +59,13 @@ static struct p9_owner **owner_find(struct p9_fid *f, const struct lock *l)
 	return o;
 }
 
-/* A description of our own for the file: for both kinds of locks if it can be had. */
-static int open_for_locks(const struct p9_fid *f)
+/*
+ * A description of our own for the file: for both kinds of locks if it can be had. Not so in a tree that is read-only: a program
+ * of the host could not be executed while the guest has it.
+ */
+static int open_for_locks(const struct p9 *s, const struct p9_fid *f)
 {
-	int fd = p9_reopen(f->node->fd, O_RDWR | O_NONBLOCK);
+	int fd = s->read_only ? -EROFS : p9_reopen(f->node->fd, O_RDWR | O_NONBLOCK);
 
 	if (fd < 0)
 		fd = p9_reopen(f->node->fd, (f->flags & O_ACCMODE) | O_NONBLOCK);
@@ -79,7 +82,7 @@ static int owner_new(struct p9 *s, struct p9_fid *f, const struct lock *l, struc
 	o = malloc(sizeof(*o) + size);
 	if (!o)
 		goto fail;
-	o->fd = open_for_locks(f);
+	o->fd = open_for_locks(s, f);
 	if (o->fd < 0) {
 		free(o);
 		goto fail;
@@ -186,7 +189,7 @@ int p9_op_getlock(struct p9_request *r)
 		range.l_type = F_WRLCK;
 	o = *owner_find(r->fid[0], &l);
 	if (!o) {
-		own = open_for_locks(r->fid[0]);
+		own = open_for_locks(r->s, r->fid[0]);
 		if (own < 0)
 			return own;
 	}

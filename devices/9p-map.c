@@ -26,6 +26,9 @@
 
 enum { META_MAX = 512 }; /* bytes of a metadata file */
 
+static pthread_mutex_t meta_lock =
+	PTHREAD_MUTEX_INITIALIZER; /* a file that is written is empty for a moment */
+
 struct kept { /* what is kept for a file; bit set of what is there */
 	enum { KEPT_UID = 1, KEPT_GID = 2, KEPT_MODE = 4, KEPT_RDEV = 8 } has;
 	uint32_t uid, gid, mode;
@@ -176,8 +179,11 @@ static void meta_load(const struct p9 *s, int fd, int dir, const char *name, str
 {
 	CLEANUP_FD int file = meta_open(s, fd, dir, name, false);
 
-	if (file >= 0)
-		meta_read(file, k);
+	if (file < 0)
+		return;
+	pthread_mutex_lock(&meta_lock);
+	meta_read(file, k);
+	pthread_mutex_unlock(&meta_lock);
 }
 
 static int meta_write(int file, const struct kept *k)
@@ -202,14 +208,13 @@ static int meta_write(int file, const struct kept *k)
 static int meta_save(
 	const struct p9 *s, int fd, int dir, const char *name, const struct kept *new, bool fresh)
 {
-	static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 	CLEANUP_FD int file = meta_open(s, fd, dir, name, true);
 	struct kept k = {0};
 	int r;
 
 	if (file < 0)
 		return file;
-	pthread_mutex_lock(&lock);
+	pthread_mutex_lock(&meta_lock);
 	if (!fresh)
 		meta_read(file, &k);
 	k.has |= new->has;
@@ -218,7 +223,7 @@ static int meta_save(
 	k.mode = new->has &KEPT_MODE ? new->mode : k.mode;
 	k.rdev = new->has &KEPT_RDEV ? new->rdev : k.rdev;
 	r = meta_write(file, &k);
-	pthread_mutex_unlock(&lock);
+	pthread_mutex_unlock(&meta_lock);
 	return r;
 }
 
@@ -390,6 +395,8 @@ int p9_map_xattr(const struct p9 *s, const char *name, char host[XATTR_NAME_MAX 
 
 	if (p9_mapped(s) && strncmp(name, PREFIX, strlen(PREFIX)) == 0)
 		return -EACCES;
+	if (kept_there && !strchr(name, '.')) /* our own have no dot */
+		return -EOPNOTSUPP;
 	if (snprintf(host, XATTR_NAME_MAX + 1, "%s%s", kept_there ? PREFIX : "", name) > XATTR_NAME_MAX)
 		return -ERANGE;
 	return 0;

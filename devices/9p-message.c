@@ -58,14 +58,26 @@ int p9_get_string(struct cursor *c, char *to, size_t size)
 	return 0;
 }
 
+bool p9_name_hidden(const struct p9 *s, const char *name)
+{
+	return s->security == P9_MAPPED_FILE && strncasecmp(name, ".virtfs_metadata", 16) == 0;
+}
+
+bool p9_path_hidden(const struct p9 *s, const char *path)
+{
+	for (; path; path = strchr(path, '/')) {
+		path += *path == '/';
+		if (p9_name_hidden(s, path))
+			return true;
+	}
+	return false;
+}
+
 int p9_check_name(const struct p9 *s, const char *name)
 {
 	if (name[0] == '\0' || strchr(name, '/') || strcmp(name, ".") == 0 || strcmp(name, "..") == 0)
 		return -EINVAL;
-	/* where we keep what the host's file system has no place for */
-	if (s->security == P9_MAPPED_FILE && strncmp(name, ".virtfs_metadata", 16) == 0)
-		return -ENOENT;
-	return 0;
+	return p9_name_hidden(s, name) ? -ENOENT : 0;
 }
 
 int p9_get_name(const struct p9 *s, struct cursor *c, char name[NAME_MAX + 1])

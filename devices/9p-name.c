@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Names: attach, walk, and all that makes, renames or removes an entry of a directory.
+ * Names: attach, walk, and all that makes, renames or removes an entry of a directory. ".." is a name in a walk only, and
+ * leads no further up than to the root.
  */
 #include "9p.h"
 
@@ -29,6 +30,8 @@ int p9_op_attach(struct p9_request *r)
 		return -EINVAL;
 	while (*at == '/')
 		at++;
+	if (p9_path_hidden(r->s, at))
+		return -ENOENT;
 	fd = p9_lookup_path(r->s->root->fd, at, O_PATH | O_DIRECTORY);
 	if (fd < 0)
 		return fd;
@@ -59,22 +62,44 @@ struct walk {
 	struct p9_qid qid[P9_MAX_NAMES];
 };
 
+/* The directory that this one is in; of the root it is the root. */
+static int lookup_up(const struct p9 *s, int dir, mode_t type)
+{
+	char name[NAME_MAX + 1];
+	int fd = S_ISDIR(type) ? p9_parent(s, dir, name) : -ENOTDIR;
+
+	return fd == -EBUSY ? p9_lookup_path(s->root->fd, "", O_PATH | O_DIRECTORY) : fd;
+}
+
+static int lookup(struct p9_request *r, const struct walk *w, const char *name)
+{
+	const struct p9_node *n = r->fid[0]->node;
+	int dir = w->fd >= 0 ? w->fd : n->fd, err;
+
+	if (strcmp(name, "..") == 0)
+		return r->quick ? -EAGAIN : lookup_up(r->s, dir, w->fd >= 0 ? w->st.stx_mode : n->type);
+	err = p9_check_name(r->s, name);
+	return err < 0 ? err : p9_lookup(dir, name, r->quick ? RESOLVE_CACHED : 0);
+}
+
 /* One name further. On failure w stays where it is. */
 static int step(struct p9_request *r, struct walk *w)
 {
 	char name[NAME_MAX + 1];
 	struct statx st;
-	int err = p9_get_name(r->s, &r->in, name), fd;
+	int err = p9_get_string(&r->in, name, sizeof(name)), fd;
 
 	if (err < 0)
 		return err;
-	fd = p9_lookup(w->fd >= 0 ? w->fd : r->fid[0]->node->fd, name, r->quick ? RESOLVE_CACHED : 0);
+	fd = lookup(r, w, name);
 	if (fd == -EAGAIN)
 		return r->quick ? P9_LATER : fd;
 	if (fd < 0)
 		return fd;
-	err = p9_stat(fd, &st);
-	if (err < 0) {
+	err = r->quick ? p9_stat_known(fd, &st) : p9_stat(fd, &st);
+	if (err == 0 && r->quick && p9_asks_others(r->s, makedev(st.stx_dev_major, st.stx_dev_minor)))
+		err = P9_LATER;
+	if (err) {
 		close(fd);
 		return err;
 	}

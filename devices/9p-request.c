@@ -33,6 +33,8 @@ enum {
 	TFLUSH = 108,
 	TWALK = 110,
 	TCREATE = 114,
+	TREAD = 116,
+	TWRITE = 118,
 	TCLUNK = 120,
 	TREMOVE = 122,
 	LAST_TYPE = 126,
@@ -69,8 +71,8 @@ static const struct p9_op ops[LAST_TYPE / 2 + 1] = {
 	[112 / 2] = {"open", p9_op_open, .fids = 1, .exclusive = true, .quick = true, .dialects = U},
 	[TCREATE / 2] = {"create", p9_op_create, .fids = 1, .exclusive = true, .changes = true,
 		.dialects = U},
-	[116 / 2] = {"read", p9_op_read, .fids = 1, .quick = true, .dialects = UL},
-	[118 / 2] = {"write", p9_op_write, .fids = 1, .quick = true, .dialects = UL},
+	[TREAD / 2] = {"read", p9_op_read, .fids = 1, .quick = true, .dialects = UL},
+	[TWRITE / 2] = {"write", p9_op_write, .fids = 1, .quick = true, .dialects = UL},
 	[TCLUNK / 2] = {"clunk", p9_op_clunk, .fids = 1, .exclusive = true, .quick = true, .dialects = UL},
 	[TREMOVE / 2] = {"remove", p9_op_remove, .fids = 1, .exclusive = true, .dialects = UL},
 	[124 / 2] = {"stat", p9_op_stat, .fids = 1, .dialects = U},
@@ -95,7 +97,7 @@ static void put_error(struct p9_request *r, int err)
 		const char *text = strerror(err);
 		size_t room = wr->left - P9_HEADER, n = strlen(text);
 
-		n = room < 6 + n ? (room < 6 ? 0 : room - 6) : n;
+		n = room < 6 ? 0 : MIN(n, room - 6);
 		put_header(r, RERROR, 2 + n + 4);
 		p9_put_u16(wr, (uint16_t)n);
 		cursor_put(wr, text, n);
@@ -132,6 +134,7 @@ static void run(struct p9_request *r)
 	r->body = r->e->wr;
 	cursor_skip(&r->body, P9_HEADER);
 	r->body.done = 0;
+	r->body.left = MIN(r->body.left, (size_t)r->s->msize - P9_HEADER);
 	r->result = r->op->run(r);
 	if (r->result == 0 && r->body.bad)
 		r->result = -EMSGSIZE;
@@ -368,6 +371,10 @@ static int take_fid(struct p9_request *r, unsigned i, bool exclusive)
 
 	if (!f)
 		return -EBADF;
+	/* a place in a directory and a value under way are the fid's */
+	if (!f->exclusive)
+		exclusive |= (r->type == TREAD && f->kind == P9_DIR) ||
+			     (r->type == TWRITE && f->kind == P9_XATTR_SET);
 	if (f->exclusive || (exclusive && f->users)) {
 		release(r);
 		append(&f->waiting_tail, r);
@@ -434,7 +441,8 @@ static void start(struct p9_request *r)
 	}
 	r->lock_waits = virtqueue_running(s->q);
 	/* a clone concerns nothing but our own tables */
-	r->quick = (r->op->quick && !s->remote) || (r->type == TWALK && !r->in_names);
+	r->quick = (r->op->quick && !p9_asks_others(s, r->fid[0] ? r->fid[0]->node->dev : s->root->dev)) ||
+		   (r->type == TWALK && !r->in_names);
 	if (r->quick) {
 		run(r);
 		if (r->result != P9_LATER) {
@@ -617,7 +625,7 @@ static void request(struct p9 *s, struct element *e)
 	size = p9_get_u32(&r->in);
 	r->type = p9_get_u8(&r->in);
 	r->tag = p9_get_u16(&r->in);
-	if (unlikely(r->in.bad || e->wr.left < P9_ERROR)) {
+	if (unlikely(r->in.bad || e->wr.left < P9_ERROR + (s->dialect == P9_2000U ? 2 : 0))) {
 		log_guest_warn("a request of %zu bytes, with %zu for its answer", e->rd.left, e->wr.left);
 		virtqueue_count_error(e->queue);
 		virtqueue_push(e);

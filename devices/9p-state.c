@@ -6,7 +6,7 @@
  *
  * What cannot move makes saving fail, so that the guest stays: locks, which the other end could not take as long as this one
  * has them; files that are open, but removed; and files of several file systems, whose numbers for the guest depend on the
- * order in which it came to them.
+ * order in which it came to them. A fid that is not open and whose file is gone goes along as one whose file is not found.
  *
  * What is loaded is the front-end's word: it names files below the root only, and nothing is opened before the guest uses it.
  * All numbers are little-endian.
@@ -30,7 +30,7 @@ struct saved_fid { /* path, name and data follow */
 	uint32_t id, uid, flags, kind;
 	uint32_t path_size, name_size, data_size; /* bytes */
 	uint32_t data_done, data_flags;
-	uint32_t unused;
+	uint32_t gone; /* its file */
 };
 
 /* Flags of an open file, in the state and here. */
@@ -49,11 +49,18 @@ static const struct {
 
 /* Saving */
 
+/* NULL: it is not there any more. */
 static const char *place_of(const struct p9 *s, const struct p9_node *n, char buf[PATH_MAX])
 {
-	if (n->fd < 0)
-		return n->path;
-	return p9_where(s, n->fd, buf) < 0 ? NULL : buf;
+	int fd;
+
+	if (n->fd >= 0)
+		return p9_where(s, n->fd, buf) < 0 ? NULL : buf;
+	fd = p9_lookup_same(s, n->path, n->dev, n->ino);
+	if (fd < 0)
+		return NULL;
+	close(fd);
+	return n->path;
 }
 
 /* 0, or -errno, logged. */
@@ -72,14 +79,17 @@ static int save_fid(const struct p9 *s, const struct p9_fid *f, FILE *out)
 
 	if (f->owners)
 		return log_errno(EBUSY, "the guest has locks, so it cannot move");
-	if (!path)
-		return log_errno(ESTALE, "the guest uses a file that has been removed, so it cannot move");
-	if (f->node->dev != s->root->dev)
+	if (!path && (f->kind == P9_FILE || f->kind == P9_DIR))
+		return log_errno(
+			ESTALE, "the guest has a file open that has been removed, so it cannot move");
+	if (path && f->node->dev != s->root->dev)
 		return log_errno(
 			EXDEV, "%s: of another file system than --path, so the guest cannot move", path);
 	for (size_t i = 0; i < ARRAY_SIZE(saved_flags); i++)
 		flags |= (f->flags & saved_flags[i].host) == saved_flags[i].host ? saved_flags[i].saved : 0;
 	v.flags = htole32(flags);
+	v.gone = htole32(!path);
+	path = path ? path : "";
 	v.path_size = htole32((uint32_t)strlen(path));
 	if (x) {
 		v.name_size = htole32((uint32_t)strlen(x->name));
@@ -161,9 +171,14 @@ static int load_xattr(struct p9 *s, struct p9_fid *f, const struct saved_fid *v,
 /* The file of that path: 0, or -errno, logged. */
 static int load_node(struct p9 *s, struct p9_fid *f, const struct saved_fid *v, const char *path)
 {
-	int fd = p9_lookup_path(s->root->fd, path, O_PATH | O_NOFOLLOW), r;
 	struct statx st;
+	int fd, r;
 
+	if (v->gone) {
+		r = p9_node_gone(s, &f->node);
+		return r < 0 ? log_errno(r, "device state") : 0;
+	}
+	fd = p9_path_hidden(s, path) ? -ENOENT : p9_lookup_path(s->root->fd, path, O_PATH | O_NOFOLLOW);
 	if (fd < 0)
 		return log_errno(fd, "%s, which the guest uses", path);
 	r = p9_stat(fd, &st);
@@ -181,8 +196,9 @@ static bool kind_fits(const struct p9 *s, const struct p9_fid *f)
 	switch (f->kind) {
 	case P9_PATH:
 	case P9_XATTR_GET:
-	case P9_XATTR_SET:
 		return true;
+	case P9_XATTR_SET:
+		return !s->read_only;
 	case P9_FILE:
 		return f->node->type == S_IFREG && p9_open_check(s, f->flags) == 0;
 	case P9_DIR:

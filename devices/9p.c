@@ -140,6 +140,15 @@ static int check_options(const struct p9 *s)
 {
 	if (s->tag[0] == '\0' || strlen(s->tag) > TAG_MAX)
 		return log_errno(EINVAL, "--tag=%s: 1 to %d bytes", s->tag, TAG_MAX);
+	if (p9_mapped(s) && (s->squash != P9_SQUASH_NONE || s->uids.n || s->gids.n))
+		return log_errno(EINVAL, "--security=%s: owners are kept as the guest has them, without %s",
+			security_names[s->security],
+			s->squash != P9_SQUASH_NONE ? "--squash"
+			: s->uids.n		    ? "--map-uid"
+						    : "--map-gid");
+	if (!p9_mapped(s) && (s->fmode || s->dmode))
+		return log_errno(EINVAL, "--%s: only with --security=mapped-xattr and mapped-file",
+			s->fmode ? "fmode" : "dmode");
 	return 0;
 }
 

@@ -20,8 +20,9 @@
 #include "pool.h"
 
 enum {
-	P9_HEADER = 7,		  /* bytes: size[4] type[1] tag[2] */
-	P9_ERROR = P9_HEADER + 4, /* of the smallest answer that every request must have room for */
+	P9_HEADER = 7, /* bytes: size[4] type[1] tag[2] */
+	P9_ERROR =
+		P9_HEADER + 4, /* of the smallest answer that every request must have room for; .u: 2 more */
 	P9_MIN_MSIZE = 4096,
 	P9_MAX_MSIZE = 1 << 20,
 	P9_MAX_NAMES = 16, /* in a walk */
@@ -209,6 +210,9 @@ int p9_get_string(struct cursor *c, char *to, size_t size);
 /* A name in a directory: one that may be given to the host. */
 int p9_get_name(const struct p9 *s, struct cursor *c, char name[NAME_MAX + 1]);
 int p9_check_name(const struct p9 *s, const char *name);
+/* Is it, or is part of that path, where we keep what the host's file system has no place for? */
+bool p9_name_hidden(const struct p9 *s, const char *name);
+bool p9_path_hidden(const struct p9 *s, const char *path);
 void p9_put_u8(struct cursor *c, uint8_t v);
 void p9_put_u16(struct cursor *c, uint16_t v);
 void p9_put_u32(struct cursor *c, uint32_t v);
@@ -248,6 +252,8 @@ void p9_nodes_renamed(struct p9 *s, const char *from, const char *to);
 
 /* Any thread: takes fd over, also on failure. */
 int p9_node_new(struct p9_node **out, int fd, const struct statx *st);
+/* Loop: one whose file is not to be found any more. */
+int p9_node_gone(struct p9 *s, struct p9_node **out);
 struct p9_node *p9_node_ref(struct p9_node *n);	     /* loop */
 void p9_node_unref(struct p9 *s, struct p9_node *n); /* loop */
 
@@ -259,9 +265,16 @@ const char *p9_fd_path(char buf[P9_LINK_SIZE], int fd);
 int p9_lookup(int dir, const char *name, uint64_t flags);
 /* A path below a directory, of directories that are not reached by links. */
 int p9_lookup_path(int dir, const char *path, int flags);
+/* The file that is there below the root, O_PATH, if it is this one: else -ESTALE. */
+int p9_lookup_same(const struct p9 *s, const char *path, dev_t dev, uint64_t ino);
 /* Makes a regular file and opens it; it must not be there. */
 int p9_create(int dir, const char *name, int flags, mode_t mode);
 int p9_stat(int fd, struct statx *st);
+/* As far as this kernel knows: other machines are not asked. */
+int p9_stat_known(int fd, struct statx *st);
+/* Of a file system that may have to ask another machine or process, for all we know: it is mounted below the root, and has no
+ * disk of its own. Then nothing is quick. */
+bool p9_asks_others(const struct p9 *s, dev_t dev);
 int p9_reopen(int fd, int flags);
 /* The directory that a file is in, and its name there. A descriptor, -EBUSY (the root), -ENOENT, -ESTALE. */
 int p9_parent(const struct p9 *s, int fd, char name[NAME_MAX + 1]);

@@ -48,8 +48,13 @@ static void xattrs(const struct fe_mode *m)
 	CHECK_STR(value, "green");
 	CHECK_EQ(get_xattr(0, "f", "user.none", value, sizeof(value)), -ENODATA);
 	CHECK(get_xattr(0, "f", "", value, sizeof(value)) >= 20);
-	CHECK_EQ(set_xattr(0, "f", "user.color", ""), 0); /* removes it */
+	CHECK_EQ(set_xattr(0, "f", "user.color", ""), 0);
+	CHECK_EQ(get_xattr(0, "f", "user.color", value, sizeof(value)), 0);
+	CHECK_EQ(set_xattr_by(0, "f", "user.color", "", XATTR_REPLACE), 0); /* removes it */
 	CHECK_EQ(get_xattr(0, "f", "user.color", value, sizeof(value)), -ENODATA);
+	CHECK_EQ(set_xattr_by(0, "f", "user.color", "", XATTR_REPLACE), -ENODATA);
+	/* an ACL that says no more than the mode */
+	CHECK_EQ(set_xattr(0, "f", "system.posix_acl_access", ""), 0);
 	/* a value that is not complete, one that is too large */
 	CHECK_EQ(c_walk(&c, 0, 60, "f"), 0);
 	client_begin(&c, TXATTRCREATE);
@@ -141,9 +146,19 @@ static void mapped(const char *model)
 	if (strcmp(model, "mapped-file") == 0) {
 		CHECK_EQ(c_walk(&c, 0, 9, ".virtfs_metadata"), -ENOENT);
 		CHECK_EQ(c_mkdir(&c, 0, ".virtfs_metadata", 0700), -ENOENT);
+		client_begin(&c, TATTACH);
+		put_u32(&c, 9);
+		put_u32(&c, UINT32_MAX);
+		put_str(&c, "");
+		put_str(&c, "/.virtfs_metadata");
+		put_u32(&c, 0);
+		CHECK_EQ(client_call(&c), -ENOENT);
 	} else {
 		char value[64];
 
+		CHECK_EQ(set_xattr(0, "dev", "mode", "none"), -EOPNOTSUPP);
+		CHECK_EQ(set_xattr(0, "dev", "system.posix_acl_access", ""), 0);
+		CHECK_EQ(get_xattr(0, "dev", "system.posix_acl_access", value, sizeof(value)), -ENODATA);
 		CHECK_EQ(get_xattr(0, "dev", "user.virtfs.uid", value, sizeof(value)), -ENODATA);
 		CHECK_EQ(set_xattr(0, "dev", "user.virtfs.uid", "1234"), -EACCES);
 	}

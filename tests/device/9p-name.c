@@ -52,7 +52,8 @@ static void names(const struct fe_mode *m)
 		put_u32(&c, 5);
 		put_u16(&c, 1);
 		put_str(&c, bad[i]);
-		CHECK_EQ(client_call(&c), -EINVAL);
+		if (strcmp(bad[i], "..") != 0)
+			CHECK_EQ(client_call(&c), -EINVAL);
 		CHECK_EQ(c_mkdir(&c, 0, bad[i], 0755), -EINVAL);
 		CHECK_EQ(c_unlink(&c, 0, bad[i], 0x200), -EINVAL);
 		CHECK_EQ(c_rename(&c, 0, "sub", 0, bad[i]), -EINVAL);
@@ -65,8 +66,40 @@ static void names(const struct fe_mode *m)
 	put_u32(&c, 0);
 	CHECK_EQ(client_call(&c), -EINVAL);
 	/* behind the first step the walk ends without an error, and without a fid */
-	CHECK_EQ(c_walk(&c, 0, 5, "sub/.."), -ENOENT);
+	CHECK_EQ(c_walk(&c, 0, 5, "sub/."), -ENOENT);
 	CHECK_EQ(c_open(&c, 5, O_RDONLY), -EBADF);
+	client_end(&c);
+}
+
+/* ".." leads up to the root, and no further. */
+static void upwards(const struct fe_mode *m)
+{
+	const char *dir = fe_tmpdir(), *outside = fe_tmpdir();
+	struct attr root, a;
+
+	CHECK_SYS(mkdir(path_in(dir, "a"), 0755));
+	CHECK_SYS(mkdir(path_in(dir, "a/b"), 0755));
+	host_write(dir, "f", "text");
+	client_start(&c, m, dir, 8192, NULL);
+	CHECK_EQ(c_getattr(&c, 0, &root), 0);
+	CHECK_EQ(c_walk(&c, 0, 1, "a/b"), 0);
+	CHECK_EQ(c_walk(&c, 1, 2, "../../f"), 0);
+	CHECK_EQ(c_open(&c, 2, O_RDONLY), 0);
+	guest_is(2, "text");
+	CHECK_EQ(c_walk(&c, 1, 3, "../../../.."), 0);
+	CHECK_EQ(c_getattr(&c, 3, &a), 0);
+	CHECK_EQ(a.path, root.path);
+	CHECK_EQ(c_walk(&c, 0, 4, ".."), 0);
+	CHECK_EQ(c_getattr(&c, 4, &a), 0);
+	CHECK_EQ(a.path, root.path);
+	CHECK_EQ(c_walk(&c, 0, 5, "f/.."), -ENOENT);
+	/* what was moved out of the tree has no way back */
+	CHECK_SYS(rename(path_in(dir, "a/b"), path_in(outside, "b")));
+	CHECK_EQ(c_walk(&c, 1, 5, ".."), -ESTALE);
+	client_begin(&c, TREMOVE);
+	put_u32(&c, 1);
+	CHECK_EQ(client_call(&c), -ESTALE);
+	CHECK_SYS(access(path_in(outside, "b"), F_OK));
 	client_end(&c);
 }
 
@@ -235,6 +268,7 @@ int main(void)
 	fe_case("a file that is unlinked while open", unlinked, NULL);
 	fe_case("rename, link and remove by fid", by_fid, NULL);
 	fe_case("names that are refused", names, NULL);
+	fe_case("upwards", upwards, NULL);
 	fe_case("links that lead outside", links, NULL);
 	fe_case("links that come and go", races, NULL);
 	fe_case("special files are not opened", special, NULL);

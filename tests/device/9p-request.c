@@ -4,6 +4,9 @@
 #include "hang.h"
 
 #include <fcntl.h>
+#include <sched.h>
+#include <sys/mount.h>
+#include <sys/stat.h>
 
 /* --- locks, flush --- */
 
@@ -229,6 +232,46 @@ static void not_local(const struct fe_mode *m)
 	client_end(&c);
 }
 
+/* Nor is anything else asked of such a file system, which may be mounted below the root. */
+static void not_local_below(const struct fe_mode *m)
+{
+	const char *dir = fe_tmpdir();
+	pid_t pool;
+
+	if (unshare(CLONE_NEWNS) < 0 || mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL) < 0)
+		tap_skip("no mount namespace");
+	CHECK_SYS(mkdir(path_in(dir, "below"), 0755));
+	CHECK_SYS(mount("t", path_in(dir, "below"), "tmpfs", 0, NULL));
+	host_write(dir, "below/f", "far");
+	host_write(dir, "near", "near");
+	client_start(&c, m, dir, 4096, FE_ARGS("--threads=1"));
+	CHECK_EQ(c_walk(&c, 0, 1, "below/f"), 0);
+	pool = hang_thread(c.fe.process.pid, "9p");
+	hang_begin(pool);
+	client_use(&c, 1);
+	client_begin(&c, TGETATTR);
+	put_u32(&c, 1);
+	put_u64(&c, 0x7ff);
+	client_send(&c);
+	client_use(&c, 2);
+	client_begin(&c, TWALK);
+	put_u32(&c, 0);
+	put_u32(&c, 2);
+	put_u16(&c, 1);
+	put_str(&c, "below");
+	client_send(&c);
+	client_use(&c, 0);
+	for (unsigned i = 0; i < 20; i++) {
+		CHECK_EQ(c_walk(&c, 0, 3, "near"), 0);
+		CHECK_EQ(c_clunk(&c, 3), 0);
+	}
+	CHECK(!c.m[1].done && !c.m[2].done);
+	hang_end(pool);
+	CHECK_EQ(client_wait(&c, 1), 0);
+	CHECK_EQ(client_wait(&c, 2), 0);
+	client_end(&c);
+}
+
 /* --- hostile --- */
 
 /* Bytes as they are, with this much room for the answer; the value is the used length. */
@@ -366,6 +409,7 @@ int main(void)
 	fe_each_layout("locks", locks);
 	fe_each_mode("flush", flushes);
 	fe_each_layout("a read of a file system that is not local", not_local);
+	fe_case("a file system below the root that is not local", not_local_below, NULL);
 	fe_each_layout("an open that waits holds up nobody", slow_open);
 	fe_each_mode("stop while a lock waits", stop_waiting);
 	fe_each_mode("hostile", hostile);

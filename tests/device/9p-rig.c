@@ -93,7 +93,7 @@ unsigned list(uint32_t fid, const char *name, uint32_t count)
 	return n;
 }
 
-int set_xattr(uint32_t dir, const char *name, const char *key, const char *value)
+int set_xattr_by(uint32_t dir, const char *name, const char *key, const char *value, uint32_t flags)
 {
 	int r;
 
@@ -102,11 +102,16 @@ int set_xattr(uint32_t dir, const char *name, const char *key, const char *value
 	put_u32(&c, 50);
 	put_str(&c, key);
 	put_u64(&c, strlen(value));
-	put_u32(&c, 0);
+	put_u32(&c, flags);
 	r = client_call(&c);
 	if (r == 0 && *value)
 		CHECK_EQ(c_write(&c, 50, 0, value, (uint32_t)strlen(value)), strlen(value));
 	return r ? c_clunk(&c, 50), r : c_clunk(&c, 50);
+}
+
+int set_xattr(uint32_t dir, const char *name, const char *key, const char *value)
+{
+	return set_xattr_by(dir, name, key, value, 0);
 }
 
 int mknod_at(uint32_t dir, const char *name, uint32_t mode, uint32_t maj, uint32_t min)

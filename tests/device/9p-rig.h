@@ -18,6 +18,7 @@ void guest_is(uint32_t fid, const char *text);
 /* Counts the entries of an open directory; the one called name must be among them when it is given. */
 unsigned list(uint32_t fid, const char *name, uint32_t count);
 int set_xattr(uint32_t dir, const char *name, const char *key, const char *value);
+int set_xattr_by(uint32_t dir, const char *name, const char *key, const char *value, uint32_t flags);
 int mknod_at(uint32_t dir, const char *name, uint32_t mode, uint32_t maj, uint32_t min);
 int set_owner(uint32_t fid, uint32_t mode, uint32_t uid, uint32_t gid);
 /* A write lock that waits, by the message of this slot. */

@@ -51,6 +51,9 @@ static void moves(const struct fe_mode *m)
 	host_write(dir, "d/open", "open");
 	host_write(dir, "d/walked", "walked");
 	host_write(dir, "value", "");
+	host_write(dir, "gone", "");
+	host_write(dir, "other", "");
+	host_write(dir, "x (deleted)", "");
 	CHECK_SYS(symlink("somewhere", path_in(dir, "link")));
 	xattrs = setxattr(path_in(dir, "value"), "user.color", "green", 5, 0) == 0;
 	client_start(&c, m, dir, 8192, NULL);
@@ -64,6 +67,13 @@ static void moves(const struct fe_mode *m)
 	CHECK_EQ(c_walk(&c, 0, 6, "d/open"), 0);
 	CHECK_EQ(c_open(&c, 6, O_WRONLY | O_APPEND), 0);
 	CHECK_EQ(c_walk(&c, 0, 7, "value"), 0);
+	/* files that are gone, or that have lost the name by which they were found */
+	CHECK_EQ(c_walk(&c, 0, 20, "gone"), 0);
+	CHECK_SYS(unlink(path_in(dir, "gone")));
+	CHECK_EQ(c_walk(&c, 0, 21, "other"), 0);
+	CHECK_SYS(link(path_in(dir, "other"), path_in(dir, "remains")));
+	CHECK_SYS(unlink(path_in(dir, "other")));
+	CHECK_EQ(c_walk(&c, 0, 22, "x (deleted)"), 0);
 	if (xattrs) {
 		client_begin(&c, TXATTRWALK);
 		put_u32(&c, 7);
@@ -107,6 +117,12 @@ static void moves(const struct fe_mode *m)
 		CHECK_MEM(got, "large\n", 6);
 	}
 	CHECK_EQ(c_walk(&c, 9, 10, ""), -EBADF);
+	CHECK_EQ(c_getattr(&c, 20, &after), -ESTALE);
+	CHECK_EQ(c_walk(&c, 20, 23, ""), -ESTALE);
+	CHECK_EQ(c_clunk(&c, 20), -ESTALE);
+	CHECK_EQ(c_walk(&c, 0, 20, ""), 0);
+	CHECK_EQ(c_getattr(&c, 21, &after), -ESTALE);
+	CHECK_EQ(c_getattr(&c, 22, &after), 0);
 	client_end(&c);
 }
 
@@ -164,6 +180,16 @@ static void unfit(const struct fe_mode *m)
 	CHECK_SYS(rename(path_in(dir, "g"), path_in(dir, "f")));
 	CHECK(client_arrive(&c, m, dir, 8192, NULL, state, state_size));
 	guest_is(1, "x");
+	client_end(&c);
+	/* a value on its way, where nothing may change */
+	client_start(&c, m, dir, 8192, NULL);
+	CHECK_EQ(c_walk(&c, 0, 1, "f"), 0);
+	CHECK_EQ(xattr_begin(1, "user.x", 0), 0);
+	save();
+	client_end(&c);
+	CHECK(!client_arrive(&c, m, dir, 8192, FE_ARGS("--read-only"), state, state_size));
+	client_end(&c);
+	CHECK(client_arrive(&c, m, dir, 8192, NULL, state, state_size));
 	client_end(&c);
 }
 

@@ -272,6 +272,8 @@ static void read_only(const struct fe_mode *m)
 	CHECK_EQ(c_open(&c, 1, O_RDONLY), 0);
 	guest_is(1, "text");
 	CHECK_EQ(c_write(&c, 1, 0, "x", 1), -EBADF);
+	CHECK_EQ(c_lock(&c, 1, 0, 0, 0, 0, 1), 0);
+	CHECK_EQ(c_lock(&c, 1, 1, 0, 0, 0, 1), 2); /* it would have to be open for writing */
 	client_begin(&c, TREMOVE);
 	put_u32(&c, 1);
 	CHECK_EQ(client_call(&c), -EROFS);
@@ -474,6 +476,7 @@ int main(void)
 		{"--path=/", "--map-uid=1:2", "--map-uid=1:2: not of the form GUEST:HOST:COUNT"},
 		{"--path=/", "--map-gid=1:2:0", "--map-gid=1:2:0: out of range"},
 		{"--path=/", "--fmode=888", "--fmode=888: not a mode"},
+		{"--path=/", "--fmode=640", "--fmode: only with --security=mapped"},
 	};
 
 	fe_each_mode("works", works);
