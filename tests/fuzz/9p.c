@@ -28,9 +28,10 @@
 #include "../../devices/9p-request.c"
 #include "../../devices/9p-state.c"
 #include "../../devices/9p-unix.c"
+#include "move.h"
 
 enum { STEPS_MAX = 300, SLOTS = 12, TX_MAX = 4096, RX_MAX = 5000, OUTSIDE = 7 };
-enum { STEP_RUN = 200, STEP_LOCKS = 240, STEP_STOP = 250, STEP_RESET = 253 };
+enum { STEP_RUN = 200, STEP_LOCKS = 240, STEP_STOP = 250, STEP_MOVE = 251, STEP_RESET = 253 };
 
 struct virtqueue {
 	bool running;
@@ -386,6 +387,8 @@ static void next_step(void)
 			f.s.lock_timer.expired(&f.s.lock_timer);
 	} else {
 		stop();
+		if (what >= STEP_MOVE && what < STEP_RESET)
+			move_state(&f.b, &f.in);
 		if (what >= STEP_RESET) {
 			p9_reset(&f.b);
 			f.q.running = true;
@@ -412,8 +415,8 @@ static void set_up(uint8_t how)
 		.threads = 1,
 		.max_fids = 16,
 		.max_files = 16,
-		.squash = how >> 2 & 1};
-	f.b = (struct backend){.state = &f.s, .config = f.config, .loop = loop};
+		.squash = (how + 1) & 2 ? 0 : how >> 2 & 1};
+	f.b = (struct backend){.dev = &device_9p, .state = &f.s, .config = f.config, .loop = loop};
 	require(p9_open(&f.b) == 0, "the device opens");
 	f.q.running = true;
 	p9_start(&f.b, &f.q);
@@ -503,6 +506,9 @@ void fuzz_seeds(void (*emit)(const char *name, const void *data, size_t size))
 		MESSAGE(&s, 76, "\0\6\0");		    /* unlink */
 		MESSAGE(&s, 122, "\4");			    /* remove */
 		seed_u8(&s, STEP_STOP);
+		seed_u8(&s, STEP_MOVE);
+		seed_u8(&s, 0);
+		MESSAGE(&s, 116, "\3\0\310"); /* the directory, as it is now */
 		seed_u8(&s, STEP_RESET);
 		emit(names[how], s.bytes, s.n);
 	}

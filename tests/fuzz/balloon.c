@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * The balloon with a hostile driver: the input is a list of steps that send page numbers, reports, hints and statistics,
- * write the configuration space, give commands, stop queues and start them, change the memory map and reset the device.
+ * write the configuration space, give commands, stop queues and start them, change the memory map, reset the device and move it.
  *
  * The device's files are part of this one; queues and memory are made up here. Memory has a part in small pages and one in
  * large ones, where parts are collected. Checked besides the sanitizers' rules: what the device gives back is in the balloon
@@ -14,6 +14,7 @@
 #include "../../devices/balloon-pages.c"
 #include "../../devices/balloon-stats.c"
 #include "../../devices/balloon.c"
+#include "move.h"
 #include "../unit/settle.h"
 
 enum { STEPS_MAX = 300, PAGES = 1024, LARGE = 16, FROM_LARGE = 512, LONG = 3000 };
@@ -29,6 +30,7 @@ enum {
 	OP_STOP,
 	OP_RESET,
 	OP_TURN,
+	OP_MOVE,
 	OPS
 };
 
@@ -335,6 +337,12 @@ static void step(void)
 		memset(f.balloon, 0, sizeof(f.balloon));
 		start();
 		break;
+	case OP_MOVE:
+		stop();
+		require(move_state(&f.b, &f.in) != MOVE_REFUSED, "it can always be saved");
+		memset(f.balloon, 0, sizeof(f.balloon));
+		start();
+		break;
 	default:
 		turn();
 		break;
@@ -425,6 +433,8 @@ void fuzz_seeds(void (*emit)(const char *name, const void *data, size_t size))
 		seed_u16(&s, 0x1000);
 		seed_put(&s, stats, 16);
 		seed_u8(&s, OP_TURN);
+		seed_u8(&s, OP_MOVE);
+		seed_u8(&s, i);
 	}
 	emit("the rest", s.bytes, s.n);
 }

@@ -98,7 +98,7 @@ static void step(void)
 	} else if (op == OP_MOVE) {
 		for (unsigned i = 0; i < QUEUES; i++)
 			stop(i);
-		move_state();
+		require(move_state(&f.b, &f.in) != MOVE_REFUSED, "it can always be saved");
 	}
 	turn();
 }

@@ -13,7 +13,6 @@
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
-#include <sys/mman.h>
 #include <unistd.h>
 
 #include "../../devices/net-ctrl.c"
@@ -24,6 +23,7 @@
 #include "../../devices/net-send.c"
 #include "../../devices/net-state.c"
 #include "../../devices/net.c"
+#include "move.h"
 
 enum { STEPS_MAX = 300, PAIRS = 2, BUFFERS = 600, SPACE = 70000, PIECES = 7 };
 
@@ -489,23 +489,11 @@ static void stop(unsigned i)
 /* Another process goes on with the state of this one, or with what became of it on the way. */
 static void step_state(void)
 {
-	uint8_t state[8192];
-	int fd = memfd_create("state", MFD_CLOEXEC);
 	unsigned i;
-	ssize_t n;
 
-	require(fd >= 0, "a file");
 	for (i = 0; i < ARRAY_SIZE(f.queue); i++)
 		stop(i);
-	require(net_save(&f.b, fd) == 0, "it is saved");
-	n = pread(fd, state, sizeof(state), 0);
-	require(n > 0 && n < (ssize_t)sizeof(state), "all of it");
-	net_reset(&f.b);
-	for (i = input_u8(&f.in) % 8; i; i--)
-		state[input_u16(&f.in) % n] = input_u8(&f.in);
-	require(pwrite(fd, state, (size_t)n, 0) == n && lseek(fd, 0, SEEK_SET) == 0, "a file");
-	net_load(&f.b, fd);
-	close(fd);
+	require(move_state(&f.b, &f.in) != MOVE_REFUSED, "it can always be saved");
 	for (i = 0; i < ARRAY_SIZE(f.queue); i++)
 		start(i);
 	state_right();

@@ -7,10 +7,10 @@
 
 #include <stdio.h>
 #include <stdlib.h>
-#include <sys/mman.h>
 
 #include "../../devices/port.h"
 #include "device.h"
+#include "move.h"
 
 enum { QUEUES = 8, ELEMENTS = 256, BYTES = 600, STEPS = 400 };
 
@@ -205,28 +205,6 @@ static void run_command(const char *name, const char *json)
 		spec->run(&f.b, &c);
 	json_free(c.out);
 	json_value_free(args);
-}
-
-/* Another process, so to speak: no queue runs, a state is saved, some bytes of it change, or all, and it is loaded. */
-static inline void move_state(void)
-{
-	int fd = memfd_create("state", MFD_CLOEXEC);
-	uint8_t how = input_u8(&f.in), bytes[64];
-	bool good = how == 0;
-	int err;
-
-	if (fd < 0 || (how != 1 && f.b.dev->save(&f.b, fd) < 0))
-		abort();
-	if (!good) {
-		input_bytes(&f.in, bytes, sizeof(bytes));
-		if (pwrite(fd, bytes, how % sizeof(bytes), how / 2) < 0)
-			abort();
-	}
-	lseek(fd, 0, SEEK_SET);
-	f.b.dev->reset(&f.b);
-	err = f.b.dev->load(&f.b, fd);
-	require(!good || err == 0, "a state that was saved can be loaded");
-	close(fd);
 }
 
 #endif

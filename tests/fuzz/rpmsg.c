@@ -91,7 +91,7 @@ static void step(void)
 	} else if (op == OP_MOVE) {
 		stop(0);
 		stop(1);
-		move_state();
+		require(move_state(&f.b, &f.in) != MOVE_REFUSED, "it can always be saved");
 	}
 	turn();
 }

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * The SCSI host adapter and a hostile driver: the input is a program that sends commands with any CDB and data, task
- * management and event buffers, lets the disk answer at once, later or with errors, adds and removes units, stops queues
- * and resets.
+ * management and event buffers, lets the disk answer at once, later or with errors, adds and removes units, stops queues,
+ * resets and moves to another process.
  *
  * The device's files are part of this one; queues and a disk in memory are made up here. Checked besides the sanitizers'
  * rules: every buffer comes back exactly once, at the latest when the disk has answered all, and what the device writes
@@ -14,7 +14,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/ioctl.h>
-#include <sys/mman.h>
 #include <unistd.h>
 
 /* scsi-sg.c shall find these */
@@ -43,6 +42,7 @@ static int fake_ioctl(int fd, unsigned long request, void *arg);
 #include "../../devices/scsi-unmap.c"
 #include "../../devices/scsi-verify.c"
 #include "../../devices/scsi.c"
+#include "move.h"
 
 enum { DISK_SIZE = 0x10000, DATA_MAX = 4096, STEPS_MAX = 300, QUEUES = 4, PENDING_MAX = 256 };
 
@@ -539,36 +539,16 @@ static void finish_all(void)
 	require(f.out == 0, "every buffer comes back");
 }
 
-/* What was saved can be loaded; anything else is refused, or makes sense. */
-static void migrate(void)
-{
-	int fd = memfd_create("state", MFD_CLOEXEC), r;
-	unsigned changes = input_u8(&f.in) % 4;
-	off_t size;
-
-	require(fd >= 0 && scsi_state_save(&f.b, fd) == 0, "the state can be saved");
-	size = lseek(fd, 0, SEEK_END);
-	for (unsigned i = 0; i < changes; i++) {
-		uint8_t byte = input_u8(&f.in);
-
-		require(pwrite(fd, &byte, 1, input_u16(&f.in) * 5 % (size + 1)) == 1,
-			"memory can be written");
-	}
-	lseek(fd, 0, SEEK_SET);
-	r = scsi_state_load(&f.b, fd);
-	require(r == 0 || (r < 0 && changes > 0), "what was saved can be loaded");
-	close(fd);
-}
-
 static void reset_op(void)
 {
 	for (unsigned i = 0; i < QUEUES; i++)
 		queue_run(i, false);
 	f.mode = 0;
 	finish_all();
-	scsi_reset(&f.b);
 	if (input_u8(&f.in) & 1)
-		migrate();
+		require(move_state(&f.b, &f.in) != MOVE_REFUSED, "it can always be saved");
+	else
+		scsi_reset(&f.b);
 	for (unsigned i = 0; i < QUEUES; i++)
 		queue_run(i, true);
 }
