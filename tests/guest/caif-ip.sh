@@ -33,7 +33,7 @@ check "the link layer is up" await 10 grep -q up /sys/class/net/cfvrt/operstate
 check "an interface" caifnet pdp1 1
 ip addr add 10.0.2.15/24 dev pdp1
 check "its link" ip link set pdp1 up
-check "ping the router" ping -q -c 3 -i 0.2 -W 2 10.0.2.2
+check "ping the router" ping -q -c 3 -i 0.2 -W 20 10.0.2.2
 check "a download" wget -q -O /tmp/file http://10.0.2.2:8080/file
 cp /tmp/file /host/user
 nc -l -p 3000 </tmp/file &
@@ -44,8 +44,8 @@ check "the host has the upload" await 20 test -e /host/next
 check "an interface on TUN" caifnet pdp2 2
 ip addr add 10.8.0.2 peer 10.8.0.1 dev pdp2
 check "its link" ip link set pdp2 up
-check "ping" ping -q -c 3 -i 0.2 -W 2 10.8.0.1
-check "ping with 1400 bytes" ping -q -c 3 -i 0.2 -W 2 -s 1400 10.8.0.1
+check "ping" ping -q -c 3 -i 0.2 -W 20 10.8.0.1
+check "ping with 1400 bytes" ping -q -c 3 -i 0.2 -W 20 -s 1400 10.8.0.1
 check "a download from TUN" wget -q -O /host/tun http://10.8.0.1/file
 touch /host/answers
 check "the host is answered" await 20 test -e /host/answered
@@ -61,7 +61,7 @@ ok "the guest listens" await 60 test -e "$dir/listens"
 ok "a forwarded port" socat -u TCP:127.0.0.1:2000 "CREATE:$tmp/upload"
 touch "$dir/next"
 ok "the guest answers" await 60 test -e "$dir/answers"
-ok "ping the guest" busybox ping -q -c 3 -W 2 10.8.0.2
+ok "ping the guest" busybox ping -q -c 3 -W 20 10.8.0.2
 touch "$dir/answered"
 ok "the guest has no link" await 60 test -e "$dir/down"
 ip link del vmtun

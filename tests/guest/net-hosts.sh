@@ -58,7 +58,7 @@ dhcp()
 download()
 {
 	rm -f /tmp/file
-	timeout 20 wget -q -O /tmp/file "\$1" && [ "\$(sha /tmp/file)" = $sum ]
+	timeout 60 wget -q -O /tmp/file "\$1" && [ "\$(sha /tmp/file)" = $sum ]
 }
 carrier()
 {
@@ -107,8 +107,8 @@ dumped()
 ok "tcpdump reads the capture to its end" tcpdump -Z root -nr - -w "$tmp/copy.pcap" <"$tmp/user.pcap"
 is "and says nothing of a cut" "$(tcpdump -Z root -nr - <"$tmp/user.pcap" 2>&1 >/dev/null | grep -ci 'truncated\|bogus\|bad')" 0
 is "its copy has as many frames" "$(tcpdump -Z root -nr - <"$tmp/copy.pcap" 2>/dev/null | wc -l)" "$(dumped '')"
-is "the address' four messages" "$(dumped 'udp port 67 or udp port 68')" 4
-is "the name's question and answer" "$(dumped 'udp port 53')" 2
+ok "the address' four messages" test "$(dumped 'udp port 67 or udp port 68')" -ge 4
+ok "the name's question and answer" test "$(dumped 'udp port 53')" -ge 2
 ok "the download" test "$(dumped 'tcp src port 8080')" -gt 2000
 
 backend restricted net --restrict --forward=tcp:2002:3002

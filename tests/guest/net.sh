@@ -36,15 +36,17 @@ chmod +x /tmp/dhcp
 ip link set eth0 up
 check "an address by DHCP" udhcpc -i eth0 -f -n -q -t 5 -s /tmp/dhcp
 is "the address" "$(ip -4 -o addr show eth0 | awk '{print $4}')" 10.0.2.15/24
-check "ping the router" ping -c 3 -i 0.2 -W 2 10.0.2.2
+check "ping the router" ping -c 3 -i 0.2 -W 20 10.0.2.2
 check "a download" wget -q -O /tmp/file http://10.0.2.2:8080/file
 cp /tmp/file /host/file
+nc -l -p 3000 </tmp/file &
+check "it listens" await 10 eval "cat /proc/net/tcp* | grep -q ':0BB8 '"
 touch /host/listens
-nc -l -p 3000 </tmp/file
+wait
 check "the host has the upload" await 10 test -e /host/uploaded
 GUEST
 spawn upload busybox sh -c "until [ -e $tmp/guest/listens ]; do usleep 20000; done
-	usleep 200000; socat -u TCP:127.0.0.1:2000 CREATE:$tmp/upload; touch $tmp/guest/uploaded"
+	socat -u TCP:127.0.0.1:2000 CREATE:$tmp/upload; touch $tmp/guest/uploaded"
 guest_wait guest
 ok "the download is the file" cmp "$tmp/guest/file" "$tmp/www/file"
 ok "the upload through a forwarded port ends" reap upload 10
@@ -64,8 +66,8 @@ ip addr add 10.1.0.2/24 dev eth0
 ip link set eth0 up
 is "the largest packet" "$(cat /sys/class/net/eth0/mtu)" 9000
 is "the speed" "$(cat /sys/class/net/eth0/speed)" 1000
-check "ping" ping -q -c 3 -i 0.1 -W 2 10.1.0.1
-check "ping with 8900 bytes" ping -q -c 3 -i 0.1 -W 2 -s 8900 10.1.0.1
+check "ping" ping -q -c 3 -i 0.1 -W 20 10.1.0.1
+check "ping with 8900 bytes" ping -q -c 3 -i 0.1 -W 20 -s 8900 10.1.0.1
 download()
 {
 	wget -q -O /tmp/file http://10.1.0.1/file && sha256sum /tmp/file >>/host/sums
@@ -91,9 +93,9 @@ check "small packets: a download" download
 check "small packets: iperf3" rate -t 1
 ip link set eth0 promisc on
 ip link set eth0 promisc off
-check "ping after promiscuity" ping -q -c 3 -i 0.1 -W 2 10.1.0.1
+check "ping after promiscuity" ping -q -c 3 -i 0.1 -W 20 10.1.0.1
 ip link set eth0 address 52:54:00:00:00:77
-check "ping with another address" ping -q -c 3 -i 0.1 -W 5 10.1.0.1
+check "ping with another address" ping -q -c 3 -i 0.1 -W 20 10.1.0.1
 touch /host/works
 carrier()
 {
@@ -102,7 +104,7 @@ carrier()
 check "the interface goes, the link with it" await 10 carrier 0
 touch /host/down
 check "the interface comes back, the link too" await 10 carrier 1
-check "ping" ping -q -c 3 -i 0.1 -W 5 10.1.0.1
+check "ping" ping -q -c 3 -i 0.1 -W 20 10.1.0.1
 GUEST
 ok "the guest works" await 60 test -e "$tmp/guest-tap/works"
 ip link del vmtap
@@ -203,7 +205,7 @@ check "the other guest" await 20 ping -q -c 1 -W 1 10.2.0.1
 check "iperf3 to it" await 10 iperf3 -c 10.2.0.1 -t 1
 check "a download" await 10 wget -q -O /tmp/file http://10.2.0.1/file
 sha256sum /tmp/file >/host/sum
-check "ping in a VLAN" ping -q -c 3 -i 0.1 -W 2 10.5.0.1
+check "ping in a VLAN" ping -q -c 3 -i 0.1 -W 20 10.5.0.1
 check "the third one is done" await 50 test -e /host/done
 GUEST
 ok "the third guest met the others" await 60 test -e "$tmp/third/met"
@@ -245,7 +247,7 @@ GUEST
 uml_start guest-wire 60 virtio_uml.device="$socket:1" <<'GUEST'
 ip addr add 10.9.0.3/24 dev eth0
 ip link set eth0 up
-check "ping" ping -q -c 3 -i 0.1 -W 2 10.9.0.2
+check "ping" ping -q -c 3 -i 0.1 -W 20 10.9.0.2
 check "a download through a packet socket" wget -q -O /host/file http://10.9.0.2:81/file
 GUEST
 guest_wait guest-stream

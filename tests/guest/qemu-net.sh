@@ -44,8 +44,8 @@ is "the front-end's MTU" "$(cat /sys/class/net/eth0/mtu)" 1400
 ip addr add 10.1.0.2/24 dev eth0
 ip link set eth0 up
 ethtool -l eth0 | tail -n 2
-check "ping" ping -q -c 3 -i 0.2 -W 2 10.1.0.1
-check "ping in large packets" ping -q -c 3 -i 0.2 -W 2 -s 20000 10.1.0.1
+check "ping" ping -q -c 3 -i 0.2 -W 20 10.1.0.1
+check "ping in large packets" ping -q -c 3 -i 0.2 -W 20 -s 20000 10.1.0.1
 mkfifo /tmp/hold
 exec 9<>/tmp/hold # nc must not see an end of its input; then it sees none of its connection
 # download NAME: the sum of what comes
@@ -68,7 +68,7 @@ is "three downloads at once" "$(cat /tmp/sum.? | xargs)" "$sum $sum $sum"
 while ! read -r -t 0 word; do
 	[ "$(download 4)" != "$sum" ] || echo "download"
 done
-check "ping after all of it" ping -q -c 3 -i 0.2 -W 5 10.1.0.1
+check "ping after all of it" ping -q -c 3 -i 0.2 -W 20 10.1.0.1
 GUEST
 ok "the guest has a network" guest_await guest 60 '^ready$'
 guest_tell guest "$sum"
@@ -121,7 +121,7 @@ ip link set eth0 up
 echo ready
 read -r word
 echo "told: $word"
-check "ping the other way" ping -q -c 3 -i 0.2 -W 2 10.1.0.30
+check "ping the other way" ping -q -c 3 -i 0.2 -W 20 10.1.0.30
 GUEST
 ok "the guest is there" guest_await from 60 '^ready$'
 pings()

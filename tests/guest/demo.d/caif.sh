@@ -13,7 +13,7 @@ portio messages 500 caif:datagram:7 >/dev/null
 confirm $? "500 on a channel"
 caifnet pdp 1
 ip addr add 10.0.2.15 peer 10.0.2.2 dev pdp
-ip link set pdp up && ping -q -c 2 -i 0.2 -W 2 10.0.2.2 >/dev/null
+ip link set pdp up && ping -q -c 2 -i 0.2 -W 20 10.0.2.2 >/dev/null
 confirm $? "ping over IP"
 ip link set pdp down
 GUEST

@@ -15,7 +15,7 @@ ip link set "$interface" up
 udhcpc -i "$interface" -f -n -q -t 5 -s /tmp/lease >/dev/null 2>&1
 row "interface" "$interface, $(cat /sys/class/net/"$interface"/address)"
 row "by DHCP" "$(cat /tmp/leased)"
-answer=$(ping -c 1 -W 2 10.0.2.2 | sed -n 's/.*time=/after /p')
+answer=$(ping -c 1 -W 20 10.0.2.2 | sed -n 's/.*time=/after /p')
 row "the router answers" "${answer:-not}"
 [ -n "$answer" ]
 confirm $? "there is a network"
