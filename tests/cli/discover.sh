@@ -164,7 +164,7 @@ rm "$general/10-newer.json"
 loses()
 {
 	describe "$general/10-bad.json" rng bad
-	finds "$1: loses" rng --type rng --timeout=1s -v
+	finds "$1: loses" rng --type rng --timeout="${3-60s}" -v
 	like "$1: says why" "$err" "10-bad.json: $tmp/bin/bad$2"
 	rm -f "$general/10-bad.json" "$tmp/bin/bad"
 }
@@ -187,9 +187,9 @@ loses "endless output" ' --print-capabilities: writes too much'
 # A program that hangs is ended in time, with all that it started.
 program bad <<<"sleep 1000 & echo \$! >$tmp/child; wait"
 start=${EPOCHREALTIME/[^0-9]/}
-loses "a program that hangs" ' --print-capabilities: does not answer in time'
+loses "a program that hangs" ' --print-capabilities: does not answer in time' 3s
 took=$((${EPOCHREALTIME/[^0-9]/} - start))
-ok "a program that hangs costs its time limit only ($took us)" test $took -ge 1000000 -a $took -lt 10000000
+ok "a program that hangs costs its time limit only ($took us)" test $took -ge 3000000 -a $took -lt 60000000
 # shellcheck disable=SC2317 # called by await
 child_gone()
 {
