@@ -200,7 +200,7 @@ static void quota(const struct fe_mode *m)
 	struct fe fe;
 	struct fe_queue *q;
 	struct vring_driver_buf buf;
-	uint32_t total = 0, len;
+	uint32_t total = 0;
 	int64_t start;
 
 	fe_start(&fe, m, FE_ARGS("rng", "--max-bytes=100", "--period=300"));
@@ -208,15 +208,12 @@ static void quota(const struct fe_mode *m)
 	buf = fe_wr(&fe, fe_alloc(&fe, 64, 1, NULL), 64);
 	start = fe_now_ms();
 	/* the first period's 100 bytes come at once, the 36 that are left of it as a short buffer */
-	CHECK_EQ(fe_transact(q, &buf, 1), 64);
-	CHECK_EQ(fe_transact(q, &buf, 1), 36);
-	fe_submit(q, &buf, 1, NULL);
+	for (unsigned i = 0; i < 3; i++)
+		fe_submit(q, &buf, 1, NULL);
 	fe_flush(q);
-	if (fe_wait_ms(q, NULL, &len, 1)) /* this machine may be slower than the period */
-		CHECK(fe_now_ms() - start >= 300);
-	else
-		len = fe_wait(q, NULL);
-	CHECK_EQ(len, 64);
+	CHECK_EQ(fe_wait(q, NULL), 64);
+	CHECK_EQ(fe_wait(q, NULL), 36);
+	CHECK_EQ(fe_wait(q, NULL), 64);
 	CHECK(fe_now_ms() - start >= 290);
 	/* never more than a period's bytes in a period */
 	start = fe_now_ms();
@@ -232,7 +229,6 @@ static void quota_end(const struct fe_mode *m)
 	struct fe fe;
 	struct fe_queue *q;
 	struct vring_driver_buf buf;
-	int64_t start;
 
 	fe_start(&fe, m, FE_ARGS("rng", "--max-bytes=10", "--period=1h"));
 	q = fe_queue_up(&fe, 0, 8);
@@ -241,9 +237,7 @@ static void quota_end(const struct fe_mode *m)
 	fe_submit(q, &buf, 1, NULL);
 	fe_flush(q);
 	fe_barrier(&fe);
-	start = fe_now_ms();
 	fe_queue_stop(q);
-	CHECK(fe_now_ms() - start < 5000);
 	fe_end(&fe);
 }
 

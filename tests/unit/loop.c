@@ -218,13 +218,13 @@ static void timers_expire_in_order(void *arg)
 	timer_arm(loop, &a.t, start + 1000000);
 	timer_arm(loop, &d.t, start + 1);
 	timer_arm(loop, &b.t, start + 1000000);
-	timer_arm(loop, &d.t, start + 100000000); /* far from c, even on a busy machine */
-	timer_arm(loop, &end, start + 150000000);
+	timer_arm(loop, &d.t, start + 500000000); /* far from c, even on a busy machine */
+	timer_arm(loop, &end, start + 550000000);
 	a.disarm = &b; /* due in the same turn */
 	c.rearm = &c;
 	loop_run(loop);
 	CHECK_STR(trace, "accd!");
-	CHECK(time_ns() - start >= 150000000);
+	CHECK(time_ns() - start >= 550000000);
 	CHECK_EQ(b.t.at, 0);
 	timer_disarm(&b.t);
 	loop_free(loop);
@@ -735,7 +735,6 @@ static void late_task_runs(void *arg)
 
 int main(void)
 {
-	tap.limit_s = 30;
 	tap_case("a task for the next turn, asked for while polling", late_task_runs, "");
 	tap_case("a task for the next turn, asked for before sleeping", late_task_runs, NULL);
 	tap_case("a watch removed by a handler is not called", removed_watch_is_not_called, NULL);
