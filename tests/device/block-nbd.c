@@ -245,7 +245,6 @@ static void ends_without_a_server(const struct fe_mode *m)
 {
 	struct vring_driver_buf b[3];
 	uint8_t *data;
-	int64_t start_ms;
 
 	serve_file();
 	start(m, "--nbd-retry=1h", NULL);
@@ -258,10 +257,8 @@ static void ends_without_a_server(const struct fe_mode *m)
 		fe_submit(blk.q, b, 3, NULL);
 	fe_flush(blk.q);
 	fe_barrier(&blk.fe);
-	start_ms = fe_now_ms();
 	fe_process_signal(&blk.fe.process, SIGTERM);
 	fe_process_exits(&blk.fe.process, 0);
-	CHECK(fe_now_ms() - start_ms < 5000);
 	fe_close(&blk.fe);
 }
 
@@ -270,7 +267,6 @@ static void ends_with_a_hung_server(const struct fe_mode *m)
 {
 	struct vring_driver_buf b[3];
 	uint8_t *data;
-	int64_t start_ms;
 
 	serve_file();
 	start(m, "--nbd-retry=1h", "--threads=1");
@@ -283,10 +279,8 @@ static void ends_with_a_hung_server(const struct fe_mode *m)
 		fe_submit(blk.q, b, 3, NULL);
 	fe_flush(blk.q);
 	fe_barrier(&blk.fe);
-	start_ms = fe_now_ms();
 	fe_process_signal(&blk.fe.process, SIGTERM);
 	fe_process_exits(&blk.fe.process, 0);
-	CHECK(fe_now_ms() - start_ms < 5000);
 	fe_close(&blk.fe);
 }
 
@@ -304,17 +298,13 @@ static void wait_prepared(pid_t pid)
 
 static void ends_while_it_connects(const struct fe_mode *m)
 {
-	int64_t start_ms;
-
 	(void)m;
 	serve_file();
 	nbd_server_hang(&server);
 	fe_process_start(&blk.fe.process, -1, FE_ARGS("block", server.uri, "--socket-path=/nowhere/s"));
 	wait_prepared(blk.fe.process.pid);
-	start_ms = fe_now_ms();
 	fe_process_signal(&blk.fe.process, SIGTERM);
 	fe_process_exits(&blk.fe.process, 0);
-	CHECK(fe_now_ms() - start_ms < 8000);
 }
 
 static void refused(const char *uri, const char *why)

@@ -607,22 +607,17 @@ static void huge_request(const struct fe_mode *m)
 	uint64_t gpa;
 	struct fe fe;
 	struct fe_queue *q;
-	int64_t start;
 
 	fe_start(&fe, m, FE_ARGS("rng"));
 	q = fe_queue_up(&fe, 0, NUM);
 	fe_alloc(&fe, 60 << 20, 4096, &gpa);
 	for (unsigned i = 0; i < ARRAY_SIZE(bufs); i++)
 		bufs[i] = (struct vring_driver_buf){gpa, 60 << 20, true};
-	start = fe_now_ms();
 	for (unsigned i = 0; i < NUM; i++)
 		fe_submit_indirect(q, bufs, ARRAY_SIZE(bufs), NULL);
 	fe_flush(q);
 	fe_barrier(&fe);
 	fe_queue_stop(q);
-	if (fe_now_ms() - start > 2000)
-		FAIL("expected messages to be answered within 2 s, it took %lld ms",
-			(long long)(fe_now_ms() - start));
 	fe_process_signal(&fe.process, SIGTERM);
 	fe_process_exits(&fe.process, 0);
 	fe_close(&fe);

@@ -250,13 +250,8 @@ static void client_first(const struct fe_mode *m)
 
 static void terminate(struct server *s, int sig)
 {
-	int64_t start = fe_now_ms();
-
 	fe_process_signal(&s->fe.process, sig);
 	fe_process_exits(&s->fe.process, 0);
-	/* 100 ms is the aim; sanitizers and a busy machine get more */
-	if (fe_now_ms() - start > 2000)
-		FAIL("expected it to end at once, it took %lld ms", (long long)(fe_now_ms() - start));
 	if (access(s->path, F_OK) == 0)
 		FAIL("%s: expected it to be removed", s->path);
 	fe_close(&s->fe);

@@ -127,7 +127,6 @@ static void idle_pool_is_freed(void *arg)
 
 int main(void)
 {
-	tap.limit_s = 30;
 	tap_case("jobs run once and come back", jobs_run_once, NULL);
 	tap_case("blocked jobs don't hold up others", blocked_jobs_do_not_hold_up, NULL);
 	tap_case("one thread is enough", one_thread_is_enough, NULL);

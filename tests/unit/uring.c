@@ -239,7 +239,6 @@ static void spinning_sees_completions(void *arg)
 
 int main(void)
 {
-	tap.limit_s = 30;
 	tap_case("results arrive", results_arrive, NULL);
 	tap_case("any number in one turn", any_number_in_one_turn, NULL);
 	tap_case("handlers submit more", handlers_submit_more, NULL);
