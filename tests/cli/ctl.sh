@@ -152,11 +152,11 @@ for type in $(list DEVICE); do
 	like "$type: an argument without a value" "$status $err" '^2 .*nonsense'
 
 	# two processes on one path
-	run timeout 10 "$vum" "$type" "${needs[@]}" --socket-path="$sock.2" --control-path="$control"
+	run timeout $((10 * patience)) "$vum" "$type" "${needs[@]}" --socket-path="$sock.2" --control-path="$control"
 	like "$type: a live control socket is refused" "$status $err" "^1 .*--control-path=$control: another"
 	ok "$type: which leaves no socket" test ! -e "$sock.2"
 	ok "$type: and the first one alone" ctl query-status
-	run timeout 10 "$vum" "$type" "${needs[@]}" --socket-path="$sock.2" --control-path="$sock.2"
+	run timeout $((10 * patience)) "$vum" "$type" "${needs[@]}" --socket-path="$sock.2" --control-path="$sock.2"
 	like "$type: both on one path are refused" "$status $err" '^2 .*--control-path'
 
 	# a crash leaves a dead socket, and the next process replaces it

@@ -23,7 +23,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-enum { TIMEOUT_S = 10, GET_FEATURES = 1, VERSION = 1, REPLY = 5 };
+enum { TIMEOUT_S = 60, GET_FEATURES = 1, VERSION = 1, REPLY = 5 };
 
 static int check(int result, const char *what)
 {

@@ -43,10 +43,10 @@ is()
 	[ "$2" = "$3" ] || printf 'got:    %s\nwanted: %s\n' "$2" "$3"
 }
 
-# await SECONDS COMMAND [ARG...]: waits until the command succeeds
+# await SECONDS COMMAND [ARG...]: waits until the command succeeds, on a busy machine three times as long
 await()
 {
-	await_ticks=$(($1 * 50))
+	await_ticks=$(($1 * 150))
 	shift
 	until "$@"; do
 		[ $await_ticks -gt 0 ] || return 1

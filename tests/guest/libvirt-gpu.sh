@@ -45,7 +45,7 @@ chmod 755 "$tmp/bin/vhost-user-gpu"
 
 virsh()
 {
-	timeout 30 virsh -q -c "qemu:///session?socket=$tmp/run/libvirt/libvirt-sock" "$@"
+	timeout $((60 * patience)) virsh -q -c "qemu:///session?socket=$tmp/run/libvirt/libvirt-sock" "$@"
 }
 
 # domain NAME [ACCELERATION]

@@ -80,7 +80,7 @@ killing()
 	backend victim block --blk-file="$disk"
 	qemu_start "$name" 100 -chardev "socket,id=c,path=$socket,reconnect=1" \
 		-device "vhost-user-blk-pci,chardev=c$properties" <<-'GUEST'
-			blkload /dev/vda 64 16 /stop 90 &
+			blkload /dev/vda 64 16 /stop 300 &
 			read -r word
 			touch /stop
 			check "all acknowledged data is there" wait $!

@@ -54,7 +54,7 @@ node=$node
 $(cat <<'REST'
 [ $node = /dev/vda ] || modprobe -a virtio_scsi sd_mod
 await 20 test -b $node
-blkload $node 64 4 /stop 100 &
+blkload $node 64 4 /stop 300 &
 read -r word
 echo "told: $word"
 touch /stop

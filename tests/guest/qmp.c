@@ -78,7 +78,7 @@ int main(int argc, char **argv)
 	if (strlen(argv[1]) >= sizeof(addr.sun_path))
 		errx(1, "%s: too long", argv[1]);
 	strcpy(addr.sun_path, argv[1]);
-	alarm(30);
+	alarm(100);
 	if (fd < 0 || connect(fd, (struct sockaddr *)&addr, sizeof(addr)) < 0 || !(monitor = fdopen(fd, "r")))
 		err(1, "%s", argv[1]);
 	if (argc > 3)

@@ -75,7 +75,7 @@ uml_start()
 	shift 2
 	guest_dir "$name"
 	roomy_shm || memory=$tmp
-	TMPDIR=$memory spawn "$name" timeout -k 1 "$seconds" \
+	TMPDIR=$memory spawn "$name" timeout -k 1 "$((seconds * patience))" \
 		"$uml" mem="${guest_memory:-96M}" initrd="$initramfs" hostdir="$dir" uml_dir="$dir/uml" \
 		con=null con0=null,fd:1 ssl=null random.trust_cpu=on "${quiet_drivers[@]}" "$@"
 }
@@ -158,7 +158,7 @@ qemu_boot()
 	exec {input}<>"$dir/port.in"
 	guest_input[$name]=$input
 	logs+=("$name/console")
-	spawn "$name" timeout -k 1 "$seconds" qemu-system-x86_64 \
+	spawn "$name" timeout -k 1 "$((seconds * patience))" qemu-system-x86_64 \
 		-machine q35,accel=tcg,memory-backend=memory -nodefaults -display none -smp "${guest_cpus:-1}" \
 		-object "memory-backend-memfd,id=memory,share=on,size=${guest_memory:-192M}" \
 		-kernel "$pc/vmlinux" -initrd "$dir/initrd" \

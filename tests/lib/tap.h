@@ -34,7 +34,7 @@
 
 struct tap {
 	unsigned cases, failed;
-	unsigned limit_s;      /* for each case; 0: 60 s */
+	unsigned limit_s;      /* for each case; 0: 180 s */
 	char *reason;	       /* TAP_REASON bytes shared with the child: why it skipped */
 	void (*on_fail)(void); /* prints more about a failure, before the case ends */
 };
@@ -167,7 +167,7 @@ static inline const char *tap_wait(pid_t pid, unsigned limit_s, char *buf, size_
 static inline void tap_case(const char *name, void (*fn)(void *arg), void *arg)
 {
 	const char *only = getenv("TAP_ONLY"), *limit = getenv("TAP_LIMIT"), *why;
-	unsigned limit_s = limit ? (unsigned)atoi(limit) : tap.limit_s ? tap.limit_s : 60;
+	unsigned limit_s = limit ? (unsigned)atoi(limit) : tap.limit_s ? tap.limit_s : 180;
 	pid_t pid, parent = getpid();
 	char buf[64];
 
