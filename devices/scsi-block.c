@@ -166,11 +166,24 @@ void scsi_sync_cache(struct scsi_request *r)
 
 /* READ CAPACITY */
 
+/* False: there is none, somebody has cut the file off; the request has ended. */
+static bool last_block(struct scsi_request *r, uint64_t *last)
+{
+	uint64_t blocks = scsi_lun_blocks(r->lun);
+
+	*last = blocks - 1;
+	if (blocks == 0)
+		scsi_fail(r, SENSE_READ_ERROR);
+	return blocks > 0;
+}
+
 void scsi_read_capacity10(struct scsi_request *r)
 {
-	uint64_t last = scsi_lun_blocks(r->lun) - 1;
+	uint64_t last;
 	uint8_t out[8];
 
+	if (!last_block(r, &last))
+		return;
 	r->alloc = sizeof(out);
 	put_be32(out, (uint32_t)MIN(last, UINT32_MAX));
 	put_be32(out + 4, r->lun->block);
@@ -184,9 +197,12 @@ void scsi_read_capacity16(struct scsi_request *r)
 	const struct disk_limits *m = disk_limits(l->disk);
 	uint32_t physical = MAX(m->physical >> l->shift, 1u);
 	uint8_t out[32] = {0};
+	uint64_t last;
 
+	if (!last_block(r, &last))
+		return;
 	r->alloc = get_be32(r->cdb + 10);
-	put_be64(out, scsi_lun_blocks(l) - 1);
+	put_be64(out, last);
 	put_be32(out + 8, l->block);
 	out[13] = (uint8_t)MIN((unsigned)__builtin_ctz(physical), 15u);
 	if (m->discard && l->type == SCSI_DISK)
@@ -198,6 +214,17 @@ void scsi_read_capacity16(struct scsi_request *r)
 /* START STOP UNIT, PREVENT ALLOW MEDIUM REMOVAL */
 
 enum { START = 1, LOEJ = 2, NO_FLUSH = 4 };
+
+/* Only starting and allowing are, in the face of another nexus's reservation (SBC-3, 4.17). */
+static bool conflicts(struct scsi_request *r)
+{
+	uint32_t state = __atomic_load_n(&r->lun->state, __ATOMIC_SEQ_CST);
+
+	if (!(state & (STATE_NO_READS | STATE_NO_WRITES)))
+		return false;
+	scsi_status(r, STATUS_RESERVATION_CONFLICT);
+	return true;
+}
 
 static void stopped(struct scsi_request *r)
 {
@@ -223,6 +250,8 @@ void scsi_start_stop(struct scsi_request *r)
 	bool load = r->cdb[4] & LOEJ;
 	uint32_t state = __atomic_load_n(&r->lun->state, __ATOMIC_RELAXED);
 
+	if ((r->cdb[4] & (0xf0 | START)) != START && conflicts(r))
+		return;
 	if ((r->cdb[4] >> 4) != 0) {
 		scsi_good(r); /* power conditions come and go by themselves */
 	} else if (load && !r->lun->removable) {
@@ -246,6 +275,8 @@ void scsi_prevent_allow(struct scsi_request *r)
 		scsi_fail_cdb(r, 4);
 		return;
 	}
+	if ((r->cdb[4] & 1) && conflicts(r))
+		return;
 	if (r->lun->removable && (r->cdb[4] & 1))
 		scsi_lun_set(r->lun, STATE_PREVENTED);
 	else

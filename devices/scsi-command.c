@@ -17,7 +17,7 @@
 
 /* In the order of codes and service actions. */
 static const struct scsi_opcode opcodes[] = {
-	{0x00, NO, {0}, CMD_MEDIUM | CMD_READ | BOTH, scsi_test_unit_ready},
+	{0x00, NO, {0}, CMD_MEDIUM | CMD_FREE | BOTH, scsi_test_unit_ready},
 	{0x03, NO, {1, 0, 0, 0xff}, CMD_ANY_STATE | CMD_FREE | BOTH, scsi_request_sense},
 	{0x04, NO, {0xff}, WR | CMD_DISK, scsi_format_unit},
 	{0x08, NO, {0x1f, 0xff, 0xff, 0xff}, RD | BOTH, scsi_read},
@@ -27,9 +27,9 @@ static const struct scsi_opcode opcodes[] = {
 	{0x16, NO, {0}, CMD_DISK, scsi_reserve},
 	{0x17, NO, {0}, CMD_FREE | CMD_DISK, scsi_release},
 	{0x1a, NO, {0x08, 0xff, 0xff, 0xff}, CMD_READ | BOTH, scsi_mode_sense},
-	{0x1b, NO, {0x01, 0, 0x0f, 0xf7}, BOTH, scsi_start_stop},
+	{0x1b, NO, {0x01, 0, 0x0f, 0xf7}, CMD_FREE | BOTH, scsi_start_stop},
 	{0x1d, NO, {0xf7, 0, LEN16}, BOTH, scsi_send_diagnostic},
-	{0x1e, NO, {0, 0, 0, 0x03}, CMD_READ | BOTH, scsi_prevent_allow},
+	{0x1e, NO, {0, 0, 0, 0x03}, CMD_FREE | BOTH, scsi_prevent_allow},
 	{0x25, NO, {0}, CMD_FREE | CMD_MEDIUM | BOTH, scsi_read_capacity10},
 	{0x28, NO, {0xf8, LBA32, 0x3f, LEN16}, RD | BOTH, scsi_read},
 	{0x2a, NO, {0xf8, LBA32, 0x3f, LEN16}, WR | CMD_DISK, scsi_write},

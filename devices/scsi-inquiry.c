@@ -126,7 +126,7 @@ static size_t vpd_identification(const struct scsi_lun *l, uint8_t *p)
 static size_t vpd_extended(const struct scsi_lun *l, uint8_t *p)
 {
 	(void)l;
-	p[1] = 0x07; /* head of queue, ordered and simple task attributes are accepted */
+	p[1] = 0x05; /* head of queue and simple task attributes are accepted, ordered ones are as simple ones */
 	p[2] = 0x01; /* volatile cache */
 	return 60;
 }

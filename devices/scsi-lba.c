@@ -27,11 +27,13 @@ static void status_known(struct scsi_request *r)
 		scsi_io_failed(r);
 		return;
 	}
-	/* what is longer than a descriptor can say is the last one */
+	/* what is longer than a descriptor can say is the last one, and so is what is known of a part of a block only */
 	for (; n < x->n && blocks <= UINT32_MAX; n++, lba += blocks) {
 		uint8_t *d = out + HEAD + n * DESCRIPTOR;
 
 		blocks = x->extent[n].len >> r->lun->shift;
+		if (blocks == 0)
+			break;
 		put_be64(d, lba);
 		put_be32(d + 8, (uint32_t)MIN(blocks, UINT32_MAX));
 		d[12] = x->extent[n].hole ? DEALLOCATED : 0;

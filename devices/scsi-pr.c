@@ -107,7 +107,9 @@ static enum pr_verdict enroll(struct scsi_pr *pr, const struct pr_request *r, in
 		pr->who[self].key = r->action_key;
 	else if (self >= 0)
 		unregister(pr, self, e);
-	else if (r->action_key != 0 && add(pr, r->name, r->action_key) < 0)
+	else if (r->action_key == 0)
+		return PR_GOOD; /* leaving when one was never there changes nothing */
+	else if (add(pr, r->name, r->action_key) < 0)
 		return PR_NO_ROOM;
 	pr->persist = r->persist;
 	pr->generation++;

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The commands of reservations: RESERVE and RELEASE of SPC-2, PERSISTENT RESERVE IN and OUT (SPC-4, 6.15 and 6.16). The
- * rules are in scsi-pr.c. A front-end is one initiator, so a conflict can only be with one that was here before, whose
+ * The commands of reservations: RESERVE and RELEASE of SPC-2, PERSISTENT RESERVE IN and OUT (SPC-4, 6.15 and 6.16), of which
+ * each is refused while the other has something in force (SPC-2, 5.5.1). The rules are in scsi-pr.c. A front-end is one initiator, so a conflict can only be with one that was here before, whose
  * reservation was kept in the unit's file. Names of initiators are shown in the form of iSCSI names.
  */
 #include <errno.h>
@@ -130,6 +130,11 @@ void scsi_pr_in(struct scsi_request *r)
 		return;
 	out = r->scratch;
 	pthread_mutex_lock(&l->scsi->lock);
+	if (l->reserved) {
+		pthread_mutex_unlock(&l->scsi->lock);
+		scsi_status(r, STATUS_RESERVATION_CONFLICT);
+		return;
+	}
 	if (action == READ_KEYS)
 		n = read_keys(&l->pr, out);
 	else if (action == READ_RESERVATION)
@@ -201,10 +206,10 @@ static void answer(struct scsi_request *r, const struct pr_request *q)
 {
 	struct scsi_lun *l = r->lun;
 	enum pr_verdict v;
-	bool saved;
+	bool saved = false;
 
 	pthread_mutex_lock(&l->scsi->lock);
-	v = run(l, q, &saved);
+	v = l->reserved ? PR_CONFLICT : run(l, q, &saved);
 	pthread_mutex_unlock(&l->scsi->lock);
 	switch (v) {
 	case PR_GOOD:

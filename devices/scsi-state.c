@@ -126,9 +126,9 @@ static bool reservation_sound(const struct saved_unit *u)
 		if (u->who[i].key != 0 && (len == 0 || len == PR_NAME))
 			return false;
 	}
-	if (u->type == PR_NONE)
-		return true;
-	return pr_type_valid(u->type) && u->holder < PR_MAX && u->who[u->holder].key != 0;
+	if (u->holder >= PR_MAX)
+		return false;
+	return u->type == PR_NONE || (pr_type_valid(u->type) && u->who[u->holder].key != 0);
 }
 
 static bool unit_sound(const struct saved_unit *u)

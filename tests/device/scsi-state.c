@@ -301,6 +301,62 @@ static void by_file(const struct fe_mode *m)
 	fe_end(&fe);
 }
 
+static void conflict(const uint8_t *cdb, const void *out, uint32_t out_len)
+{
+	struct answer a = ask(cdb, out, out_len, NULL, 0);
+
+	CHECK_EQ(a.response, VIRTIO_SCSI_S_OK);
+	CHECK_EQ(a.status, 0x18);
+}
+
+/* What another initiator may do in the face of a reservation, for reading too (SPC-4, 5.13.1; SBC-3, 4.17). */
+static void conflicts(const struct fe_mode *m)
+{
+	char unit[256];
+	uint8_t *d;
+
+	snprintf(unit, sizeof(unit), "null=1M,removable,reservations=%s/keys", fe_tmpdir());
+	begin(m, FE_ARGS("scsi", lun_option("0:0", unit), "--initiator=a"));
+	reserve(6, 0, 1, 1);
+	reserve(1, 1, 0, 0);
+	fe_end(&fe);
+	begin(m, FE_ARGS("scsi", lun_option("0:0", unit), "--initiator=b"));
+	d = guest(4096);
+	is_good(ask(CDB(0), NULL, 0, NULL, 0));
+	is_good(ask(CDB(0x12, 0, 0, 0, 96), NULL, 0, d, 96));
+	is_good(ask(CDB(0x25), NULL, 0, d, 8));
+	is_good(ask(CDB(0x1b, 0, 0, 0, 1), NULL, 0, NULL, 0));
+	is_good(ask(CDB(0x1e, 0, 0, 0, 0), NULL, 0, NULL, 0));
+	conflict(CDB(0x1b, 0, 0, 0, 0), NULL, 0);
+	conflict(CDB(0x1e, 0, 0, 0, 1), NULL, 0);
+	conflict(CDB(0x28, [8] = 1), NULL, 0);
+	conflict(CDB(0x2a, [8] = 1), d, 512);
+	conflict(CDB(0x1a, 8, 8, 0, 64), NULL, 0);
+	conflict(CDB(0x35), NULL, 0);
+	conflict(CDB(0x9e, 0x12, [13] = 24), NULL, 0);
+	conflict(CDB(0x16), NULL, 0);
+	fe_end(&fe);
+}
+
+/* The old kind of reservation and the new one exclude each other (SPC-2, 5.5.1). */
+static void old_and_new(const struct fe_mode *m)
+{
+	uint8_t *d;
+
+	begin(m, FE_ARGS("scsi", lun_option("0:0", "null=1M")));
+	d = guest(64);
+	memset(d, 0, 24);
+	d[15] = 7;
+	is_good(ask(CDB(0x16), NULL, 0, NULL, 0));
+	conflict(CDB(0x5f, 6, 0, 0, 0, 0, 0, 0, 24), d, 24);
+	conflict(CDB(0x5e, 0), NULL, 0);
+	is_good(ask(CDB(0x17), NULL, 0, NULL, 0));
+	is_good(ask(CDB(0x5f, 6, 0, 0, 0, 0, 0, 0, 24), d, 24, NULL, 0));
+	conflict(CDB(0x16), NULL, 0);
+	conflict(CDB(0x17), NULL, 0);
+	fe_end(&fe);
+}
+
 int main(void)
 {
 	fe_each_mode("what was set moves", moves);
@@ -308,5 +364,7 @@ int main(void)
 	fe_each_layout("events that wait", events);
 	fe_case("broken state", broken, &split);
 	fe_case("reservations in a file for both ends", by_file, &split);
+	fe_case("another initiator's reservation", conflicts, &split);
+	fe_case("two kinds of reservations", old_and_new, &split);
 	return tap_done();
 }

@@ -549,6 +549,15 @@ static void grown(const struct fe_mode *m)
 	event_is(VIRTIO_SCSI_T_PARAM_CHANGE, 0, 0, 0x092a);
 	is_sense(ask(CDB(0x25), NULL, 0, d, 8), SENSE(6, 0x2a, 9));
 	is_good(ask(CDB(0x28, 0, BE32(8 * MIB / 512 - 1), 0, BE16(1)), NULL, 0, guest(512), 512));
+	/* or cuts it off, to less than a block: then there is no last one */
+	event_buffer();
+	CHECK_SYS(truncate(image, 0));
+	image_write(0, guest(512), 100);
+	event_is(VIRTIO_SCSI_T_PARAM_CHANGE, 0, 0, 0x092a);
+	is_sense(ask(CDB(0x25), NULL, 0, d, 8), SENSE(6, 0x2a, 9));
+	is_sense(ask(CDB(0x25), NULL, 0, d, 8), SENSE(3, 0x11, 0));
+	is_sense(ask(CDB(0x9e, 0x10, [13] = 32), NULL, 0, d, 32), SENSE(3, 0x11, 0));
+	is_sense(ask(CDB(0x28, [8] = 1), NULL, 0, guest(512), 512), SENSE(5, 0x21, 0));
 	fe_end(&fe);
 }
 

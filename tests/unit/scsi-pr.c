@@ -53,6 +53,8 @@ static unsigned at(const char *name)
 
 static void registering(void *arg)
 {
+	uint32_t generation;
+
 	(void)arg;
 	CHECK_EQ(out("a", PR_REGISTER, 0, 9, 1), PR_CONFLICT);
 	CHECK_EQ(out("a", PR_REGISTER, 0, 0, 1), PR_GOOD);
@@ -65,9 +67,11 @@ static void registering(void *arg)
 	CHECK_EQ(out("a", PR_REGISTER, 0, 3, 0), PR_GOOD);
 	CHECK_EQ(pr_find(&pr, "a"), -1);
 	/* leaving when one was never there is fine */
+	generation = pr.generation;
 	CHECK_EQ(out("b", PR_REGISTER, 0, 0, 0), PR_GOOD);
 	CHECK_EQ(out("b", PR_REGISTER_AND_IGNORE, 0, 5, 0), PR_GOOD);
 	CHECK_EQ(pr_find(&pr, "b"), -1);
+	CHECK_EQ(pr.generation, generation);
 	for (unsigned i = 0; i < PR_MAX; i++) {
 		char name[8];
 
