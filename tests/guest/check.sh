@@ -6,7 +6,7 @@
 
 guest_failed=0
 
-# result STATUS NAME
+# result STATUS NAME: returns the status
 result()
 {
 	if [ "$1" -eq 0 ]; then
@@ -15,6 +15,7 @@ result()
 		echo "not ok - $2"
 		guest_failed=1
 	fi
+	return "$1"
 }
 
 # check NAME COMMAND [ARG...]: the command must succeed
@@ -39,8 +40,7 @@ refuse()
 is()
 {
 	[ "$2" = "$3" ]
-	result $? "$1"
-	[ "$2" = "$3" ] || printf 'got:    %s\nwanted: %s\n' "$2" "$3"
+	result $? "$1" || printf 'got:    %s\nwanted: %s\n' "$2" "$3"
 }
 
 # await SECONDS COMMAND [ARG...]: waits until the command succeeds, on a busy machine three times as long

@@ -39,6 +39,7 @@ draw()
 		usleep 10000
 	done
 	kill $pid
+	wait $pid # until then the card is its
 }
 
 check "there is a card" test -c /dev/dri/card0

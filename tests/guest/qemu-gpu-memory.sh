@@ -97,6 +97,7 @@ read -r go
 plugged online_kernel
 before=$(used)
 kill $pid
+wait $pid # until then the card is its
 draw 2
 echo "pages of it in use: $before, then $(used)"
 check "the picture is in the memory that came" [ $(($(used) - before)) -ge 768 ]
@@ -106,10 +107,12 @@ plugged online_movable
 echo more
 read -r go
 kill $pid
+wait $pid # until then the card is its
 draw 3
 echo third
 read -r go
 kill $pid
+wait $pid # until then the card is its
 drain
 GUEST
 says first

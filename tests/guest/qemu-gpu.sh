@@ -77,6 +77,7 @@ draw()
 	echo "drawn $step"
 	read -r go
 	kill $pid
+	wait $pid # until then the card is its
 }
 echo ready
 read -r boot
