@@ -217,6 +217,12 @@ static bool receive_all(struct port *p)
 	return found;
 }
 
+static inline void peer_moves(struct peer *peer)
+{
+	peer->full_since = 0;
+	peer->stalled = false;
+}
+
 /* Frames to all that this guest had no buffers for */
 
 static void kept_forget(struct port *p)
@@ -240,6 +246,14 @@ static bool keep(struct port *p, const struct net_packet *packet)
 	return true;
 }
 
+/* Who waits for p finds that it moves. */
+static void port_moves(struct port *p)
+{
+	for (unsigned i = 0; i < PEERS; i++)
+		if (p->peer[i].port && p->peer[i].other)
+			peer_moves(&p->peer[i].other->peer[p->peer[i].back]);
+}
+
 /* False: some are left. */
 static bool kept_deliver_some(struct port *p)
 {
@@ -251,6 +265,8 @@ static bool kept_deliver_some(struct port *p)
 	net_ring_take(&p->kept, packet, done);
 	net_ring_released(&p->kept);
 	p->nkept -= done;
+	if (done)
+		port_moves(p);
 	if (p->nkept && done == (unsigned)n)
 		net_rx_wake(&p->h, 0); /* there may be more buffers */
 	return !p->nkept;
@@ -364,12 +380,6 @@ static inline bool put_now(struct peer *peer, const struct net_packet *packet)
 	if (!other)
 		return net_ring_put(&peer->out, packet);
 	return kept_deliver(other) && net_deliver(&other->h, packet, 1);
-}
-
-static inline void peer_moves(struct peer *peer)
-{
-	peer->full_since = 0;
-	peer->stalled = false;
 }
 
 /* Always true. A process counts what it takes out of its ring; nobody knows of what did not get there. */
