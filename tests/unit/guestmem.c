@@ -298,8 +298,8 @@ static void list_build(struct list *list, int file)
 		gpa += random_below(3) * PAGE;
 		list->spec[i] = (struct guestmem_spec){gpa, size, UINT64_C(0x7f0000000000) - 8 * gpa, offset};
 		gpa += size;
-		offset += size +
-			  PAGE; /* the kernel makes one mapping of two that go on in memory and in the file */
+		/* the kernel makes one mapping of two that go on in memory and in the file */
+		offset += size + PAGE;
 	}
 	CHECK_EQ(ftruncate(file, (off_t)offset), 0);
 	for (uint64_t page = 0; page < offset / PAGE; page++)
