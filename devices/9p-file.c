@@ -21,6 +21,7 @@
 
 enum {
 	QUICK_MAX = 128 << 10, /* bytes that the loop copies while other requests wait */
+	LARGE_BLOCKS = 16384,  /* of 512 bytes */
 	SLOW_NS = 300000, /* a transfer that took longer, and half a nanosecond for each byte, had to wait */
 	SLOW_PERIOD_NS = 500000000, /* after which it is tried again */
 };
@@ -434,12 +435,26 @@ static int xattr_commit(struct p9_request *r)
 	return removexattr(path, x->name) < 0 && (errno != ENODATA || !acl) ? -errno : 0;
 }
 
-/* fid[4] → ; the fid is gone, whatever the answer says (9p.c) */
+/* Its last descriptor takes the space of a file that was removed along, which may take long. */
+static bool ends_large_file(const struct p9_fid *f)
+{
+	struct stat st;
+
+	return f->kind == P9_FILE && fstat(f->fd, &st) == 0 && st.st_nlink == 0 &&
+	       st.st_blocks > LARGE_BLOCKS;
+}
+
+/* fid[4] → ; the fid is gone, whatever the answer says (9p.c). Here only what is closed better not in the loop. */
 int p9_op_clunk(struct p9_request *r)
 {
-	const struct p9_fid *f = r->fid[0];
+	struct p9_fid *f = r->fid[0];
 
 	if (f->kind == P9_XATTR_SET)
 		return r->quick ? P9_LATER : xattr_commit(r);
+	if (r->quick)
+		return ends_large_file(f) ? P9_LATER : 0;
+	fd_close(&f->fd);
+	if (r->ends_node)
+		fd_close(&f->node->fd);
 	return 0;
 }

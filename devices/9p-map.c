@@ -13,6 +13,7 @@
  */
 #include "9p.h"
 
+#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
@@ -375,15 +376,48 @@ void p9_map_renamed(const struct p9 *s, int from, const char *old, int to, const
 		unlinkat(meta_to, new, 0);
 }
 
-/* Before the removal of a directory: its metadata goes, if nothing else is in it. */
+/* Calls each for what is in the directory at, but dots, until it returns false. False: it did, or the directory can't be read. */
+static bool each_in(int at, bool (*each)(int dir, const char *name))
+{
+	int fd = p9_lookup_path(at, "", O_RDONLY | O_DIRECTORY);
+	DIR *d = fd < 0 ? NULL : fdopendir(fd);
+	struct dirent *e;
+	bool all = d;
+
+	if (!d) {
+		fd_close(&fd);
+		return false;
+	}
+	while (all && (e = readdir(d)))
+		if (strcmp(e->d_name, ".") != 0 && strcmp(e->d_name, "..") != 0)
+			all = each(dirfd(d), e->d_name);
+	closedir(d);
+	return all;
+}
+
+static bool is_metadata(int dir, const char *name)
+{
+	(void)dir;
+	return strcmp(name, META_DIR) == 0;
+}
+
+static bool forget(int dir, const char *name)
+{
+	return unlinkat(dir, name, 0) == 0;
+}
+
+/* Before the removal of a directory: its metadata goes, that of files which the host has removed too, if nothing else is in it. */
 void p9_map_rmdir(const struct p9 *s, int dir, const char *name)
 {
-	CLEANUP_FD int fd = -1;
+	CLEANUP_FD int fd = -1, meta = -1;
 
 	if (s->security != P9_MAPPED_FILE)
 		return;
 	fd = p9_lookup_path(dir, name, O_PATH | O_DIRECTORY);
-	if (fd >= 0)
+	if (fd < 0 || unlinkat(fd, META_DIR, AT_REMOVEDIR) == 0 || errno != ENOTEMPTY)
+		return;
+	meta = each_in(fd, is_metadata) ? meta_dir(fd, false) : -1;
+	if (meta >= 0 && each_in(meta, forget))
 		unlinkat(fd, META_DIR, AT_REMOVEDIR);
 }
 

@@ -440,6 +440,7 @@ static void start(struct p9_request *r)
 		return;
 	}
 	r->lock_waits = virtqueue_running(s->q);
+	r->ends_node = r->type == TCLUNK && r->fid[0]->node->refs == 1;
 	/* a clone concerns nothing but our own tables */
 	r->quick = (r->op->quick && !p9_asks_others(s, r->fid[0] ? r->fid[0]->node->dev : s->root->dev)) ||
 		   (r->type == TWALK && !r->in_names);

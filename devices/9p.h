@@ -144,6 +144,7 @@ struct p9_request { /* in element->req */
 	bool cancelled;		    /* atomic: by a flush */
 	bool lock_waits;	    /* a lock may wait: else it is answered */
 	bool unlocked;		    /* a lock was given back */
+	bool ends_node;		    /* a clunk of the only fid that has the node */
 	bool in_names;		    /* a walk with names: not a clone */
 	bool partial;		    /* a walk that did not come to its end */
 	char *renamed[2];	    /* a path before and after, for the nodes without a descriptor */

@@ -142,7 +142,17 @@ static void mapped(const char *model)
 		}
 	}
 	CHECK_EQ(c_unlink(&c, 5, "moved", 0), 0);
+	if (strcmp(model, "mapped-file") == 0) {
+		/* the host removes a file; what was kept for it is not in the way */
+		CHECK_EQ(mknod_at(5, "lost", S_IFREG | 0600, 0, 0), 0);
+		CHECK_EQ(mknod_at(5, "found", S_IFREG | 0600, 0, 0), 0);
+		CHECK_SYS(unlink(path_in(dir, "dir/lost")));
+		CHECK_EQ(c_unlink(&c, 0, "dir", 0x200), -ENOTEMPTY);
+		CHECK_SYS(access(path_in(dir, "dir/.virtfs_metadata/lost"), F_OK));
+		CHECK_EQ(c_unlink(&c, 5, "found", 0), 0);
+	}
 	CHECK_EQ(c_unlink(&c, 0, "dir", 0x200), 0);
+	CHECK(access(path_in(dir, "dir"), F_OK) < 0);
 	if (strcmp(model, "mapped-file") == 0) {
 		CHECK_EQ(c_walk(&c, 0, 9, ".virtfs_metadata"), -ENOENT);
 		CHECK_EQ(c_mkdir(&c, 0, ".virtfs_metadata", 0700), -ENOENT);

@@ -272,6 +272,44 @@ static void not_local_below(const struct fe_mode *m)
 	client_end(&c);
 }
 
+/* The space of a removed file is given back while others are served. */
+static void large_clunk(const struct fe_mode *m)
+{
+	const char *dir = fe_tmpdir();
+	unsigned fds;
+	pid_t pool;
+	int fd;
+
+	host_write(dir, "large", "");
+	host_write(dir, "near", "near");
+	fd = open(path_in(dir, "large"), O_RDWR | O_CLOEXEC);
+	if (posix_fallocate(fd, 0, 9 << 20) != 0)
+		tap_skip("no space for a large file");
+	close(fd);
+	client_start(&c, m, dir, 4096, FE_ARGS("--threads=1"));
+	fds = fe_process_fds(&c.fe.process);
+	CHECK_EQ(c_walk(&c, 0, 1, "large"), 0);
+	CHECK_EQ(c_open(&c, 1, O_RDWR), 0);
+	CHECK_EQ(c_unlink(&c, 0, "large", 0), 0);
+	pool = hang_thread(c.fe.process.pid, "9p");
+	hang_begin(pool);
+	client_use(&c, 1);
+	client_begin(&c, TCLUNK);
+	put_u32(&c, 1);
+	client_send(&c);
+	client_use(&c, 0);
+	CHECK_EQ(c_walk(&c, 0, 2, "near"), 0);
+	CHECK_EQ(c_open(&c, 2, O_RDONLY), 0);
+	CHECK_EQ(c_clunk(&c, 2), 0);
+	CHECK(!c.m[1].done);
+	hang_end(pool);
+	CHECK_EQ(client_wait(&c, 1), 0);
+	client_use(&c, 0);
+	CHECK_EQ(c_open(&c, 1, O_RDONLY), -EBADF);
+	CHECK_EQ(fe_process_fds(&c.fe.process), fds);
+	client_end(&c);
+}
+
 /* --- hostile --- */
 
 /* Bytes as they are, with this much room for the answer; the value is the used length. */
@@ -409,6 +447,7 @@ int main(void)
 	fe_each_layout("locks", locks);
 	fe_each_mode("flush", flushes);
 	fe_each_layout("a read of a file system that is not local", not_local);
+	fe_case("the end of a large file", large_clunk, NULL);
 	fe_case("a file system below the root that is not local", not_local_below, NULL);
 	fe_each_layout("an open that waits holds up nobody", slow_open);
 	fe_each_mode("stop while a lock waits", stop_waiting);
