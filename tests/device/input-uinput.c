@@ -390,6 +390,28 @@ static void grab(const struct fe_mode *m)
 	unplug(&u);
 }
 
+/* Until fd sees nothing any more. What comes just behind the grab may be nobody's: not the guest's either. */
+static void await_grab(struct driver *d, struct device *u, int fd)
+{
+	int64_t end = fe_now_ms() + fe_limit_ms;
+	struct input_event seen;
+	struct ev ev;
+
+	for (emit_one(u, EV_MSC, MSC_SCAN, 1); read(fd, &seen, sizeof(seen)) > 0;
+		emit_one(u, EV_MSC, MSC_SCAN, 1)) {
+		while (read(fd, &seen, sizeof(seen)) > 0)
+			;
+		CHECK(fe_now_ms() < end);
+		nanosleep(&(struct timespec){.tv_nsec = 5000000}, NULL);
+	}
+	fe_barrier(&d->fe);
+	emit_one(u, EV_MSC, MSC_SCAN, 2);
+	do
+		ev = driver_next(d);
+	while (ev.type != EV_MSC || ev.value != 2);
+	driver_expect_syn(d);
+}
+
 /* The host shall see the release of what it saw pressed. */
 static void grab_waits(const struct fe_mode *m)
 {
@@ -427,18 +449,7 @@ static void grab_waits(const struct fe_mode *m)
 	for (unsigned i = 0; i < d.nbufs; i++)
 		driver_give(&d, i);
 	fe_flush(d.events);
-	for (int64_t end = fe_now_ms() + fe_limit_ms;;) {
-		struct input_event ev;
-
-		emit_one(&u, EV_MSC, MSC_SCAN, 1);
-		if (read(fd, &ev, sizeof(ev)) < 0)
-			break;
-		while (read(fd, &ev, sizeof(ev)) > 0)
-			;
-		CHECK(fe_now_ms() < end);
-		nanosleep(&(struct timespec){.tv_nsec = 50000000}, NULL);
-	}
-	driver_expect_one(&d, EV_MSC, MSC_SCAN, 1);
+	await_grab(&d, &u, fd);
 	fe_end(&d.fe);
 	close(fd);
 	unplug(&u);
@@ -649,19 +660,8 @@ static void replugged(const struct fe_mode *m)
 		plug(&u, KEYBOARD);
 		CHECK_STR(u.option, option);
 		fd = reader(&u);
-		for (int64_t end = fe_now_ms() + fe_limit_ms;;) { /* until it is grabbed again */
-			struct input_event ev;
-
-			emit_one(&u, EV_MSC, MSC_SCAN, i);
-			if (read(fd, &ev, sizeof(ev)) < 0)
-				break;
-			while (read(fd, &ev, sizeof(ev)) > 0)
-				;
-			CHECK(fe_now_ms() < end);
-			nanosleep(&(struct timespec){.tv_nsec = 5000000}, NULL);
-		}
+		await_grab(&d, &u, fd);
 		close(fd);
-		driver_expect_one(&d, EV_MSC, MSC_SCAN, i);
 		emit_one(&u, EV_KEY, KEY_A, 1);
 		driver_expect_one(&d, EV_KEY, KEY_A, 1);
 		driver_set(&d, EV_LED, LED_NUML, 1);
