@@ -46,7 +46,7 @@ static unsigned stuff(struct guest *g, uint8_t *bufs, unsigned *done)
 			fe_submit(g->tx[1], &v, 1, NULL);
 		}
 		fe_flush(g->tx[1]);
-		if (!fe_wait_ms(g->tx[1], NULL, &len, 100))
+		if (!fe_wait_asleep(g->tx[1], NULL, &len))
 			return sent;
 		for (++*done; fe_wait_ms(g->tx[1], NULL, &len, 0); ++*done)
 			;

@@ -127,7 +127,7 @@ static void stalled(const struct fe_mode *m)
 			sent++;
 		}
 		fe_flush(g.tx[1]);
-		if (!fe_wait_ms(g.tx[1], NULL, &len, 100))
+		if (!fe_wait_asleep(g.tx[1], NULL, &len))
 			break;
 		done++;
 		while (fe_wait_ms(g.tx[1], NULL, &len, 0))

@@ -85,7 +85,7 @@ bool receive(struct guest *g, int ms)
 	uint32_t len;
 	void *cookie;
 
-	if (!fe_wait_ms(g->rx, &cookie, &len, ms))
+	if (ms == ASLEEP ? !fe_wait_asleep(g->rx, &cookie, &len) : !fe_wait_ms(g->rx, &cookie, &len, ms))
 		return false;
 	CHECK(len >= sizeof(g->h));
 	memcpy(&g->h, cookie, sizeof(g->h));

@@ -48,7 +48,8 @@ void guest_up(struct guest *g, const struct fe_mode *m, const char *extra);
 void packet_raw(
 	struct guest *g, const struct virtio_vsock_hdr *h, const void *data, size_t len, unsigned pieces);
 void packet(struct flow *f, uint16_t op, uint32_t flags, const void *data, size_t len);
-/* The next packet from the back-end; false: none within ms. */
+/* The next packet from the back-end; false: none within ms, or none until that sleeps. */
+enum { ASLEEP = -1 };
 bool receive(struct guest *g, int ms);
 /* The next packet, whose operation must be op; updates of credit are taken on the way. */
 void expect(struct flow *f, uint16_t op);

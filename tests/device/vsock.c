@@ -257,7 +257,7 @@ static void stalled(const struct fe_mode *m)
 	for (;;) { /* until the credit is gone: the socket and the backlog are full */
 		size_t room = slow.peer_alloc - (slow.tx - slow.peer_fwd), n = MIN(room, (size_t)TX_MAX);
 
-		if (!n && !receive(&g, 100))
+		if (!n && !receive(&g, ASLEEP))
 			break;
 		if (!n || g.h.op == VIRTIO_VSOCK_OP_CREDIT_UPDATE) {
 			if (g.h.dst_port == slow.port)

@@ -296,6 +296,41 @@ uint64_t fe_process_cpu_ms(const struct fe_process *p)
 	return (user + sys) * 1000 / (unsigned long)sysconf(_SC_CLK_TCK);
 }
 
+static bool thread_sleeps(const struct fe_process *p, const char *tid)
+{
+	char path[96], buf[1024];
+	const char *rest;
+	ssize_t n;
+	int fd;
+
+	snprintf(path, sizeof(path), "/proc/%d/task/%.20s/stat", (int)p->pid, tid);
+	fd = open(path, O_RDONLY | O_CLOEXEC);
+	if (fd < 0)
+		return true; /* it has ended */
+	n = read(fd, buf, sizeof(buf) - 1);
+	close(fd);
+	buf[n > 0 ? n : 0] = 0;
+	rest = strrchr(buf, ')');
+	return !rest || rest[2] == 'S';
+}
+
+bool fe_process_sleeps(const struct fe_process *p)
+{
+	bool sleeps = true;
+	char path[64];
+	DIR *dir;
+
+	snprintf(path, sizeof(path), "/proc/%d/task", (int)p->pid);
+	dir = opendir(path);
+	if (!dir)
+		FAIL("%s: %s", path, strerror(errno));
+	for (const struct dirent *e = readdir(dir); e; e = readdir(dir))
+		if (e->d_name[0] != '.')
+			sleeps &= thread_sleeps(p, e->d_name);
+	closedir(dir);
+	return sleeps;
+}
+
 char *fe_process_log(const struct fe_process *p)
 {
 	off_t size = p->log < 0 ? 0 : lseek(p->log, 0, SEEK_END);

@@ -291,6 +291,21 @@ bool fe_wait_ms(struct fe_queue *q, void **cookie, uint32_t *len, int ms)
 	}
 }
 
+bool fe_wait_asleep(struct fe_queue *q, void **cookie, uint32_t *len)
+{
+	int64_t end = fe_now_ms() + fe_limit_ms;
+
+	for (;;) {
+		bool sleeps = fe_process_sleeps(&q->fe->process);
+
+		if (fe_wait_ms(q, cookie, len, sleeps ? 0 : 1))
+			return true;
+		if (sleeps)
+			return false;
+		CHECK(fe_now_ms() < end);
+	}
+}
+
 uint32_t fe_wait(struct fe_queue *q, void **cookie)
 {
 	uint32_t len = 0;

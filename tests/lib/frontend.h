@@ -220,6 +220,9 @@ bool fe_process_running(const struct fe_process *p);
 unsigned fe_process_fds(const struct fe_process *p);
 size_t fe_process_rss(const struct fe_process *p); /* bytes */
 uint64_t fe_process_cpu_ms(const struct fe_process *p);
+/* Do all its threads sleep? One that was woken does not, even before it runs: of a process whose threads do not wake each other,
+ * that says that there is nothing it could do. */
+bool fe_process_sleeps(const struct fe_process *p);
 /* All that it wrote so far; to be freed. */
 char *fe_process_log(const struct fe_process *p);
 /* Waits until its log contains text. */
@@ -458,6 +461,8 @@ bool fe_collect(struct fe_queue *q, void **cookie, uint32_t *len);
 uint32_t fe_wait(struct fe_queue *q, void **cookie);
 /* The same with a limit of its own: false = none came. */
 bool fe_wait_ms(struct fe_queue *q, void **cookie, uint32_t *len, int ms);
+/* The same until the back-end sleeps: false = none came, and none comes before somebody wakes it. */
+bool fe_wait_asleep(struct fe_queue *q, void **cookie, uint32_t *len);
 /* submit, flush, wait: the used length. */
 uint32_t fe_transact(struct fe_queue *q, const struct vring_driver_buf *bufs, unsigned n);
 /* Takes pending interrupts off the call fd; the value is how often it was signalled. */
