@@ -526,10 +526,10 @@ static void naps_find_work(void *arg)
 	(void)arg;
 	setup();
 	loop_poller_add(loop, &w.p);
-	timer_arm_in(loop, &end, 100000000);
+	timer_arm_in(loop, &end, 300000000);
 	loop_run(loop);
 	CHECK(w.looked > 10);
-	CHECK(w.looked < 150);
+	CHECK(w.looked < 350);
 	flag = 1;
 	timer_arm_in(loop, &end, 20000000);
 	loop_run(loop);
