@@ -13,10 +13,8 @@
 
 #include <errno.h>
 #include <fcntl.h>
-#include <linux/magic.h>
 #include <string.h>
 #include <sys/uio.h>
-#include <sys/vfs.h>
 #include <sys/xattr.h>
 
 enum {
@@ -259,21 +257,6 @@ static ssize_t transfer(
 	return (ssize_t)done;
 }
 
-/* Does a transfer wait for nothing but our own disks, if for anything? Not so FUSE, networks, and much of /proc. */
-static bool fs_is_local(int fd)
-{
-	static const uint32_t magics[] = {TMPFS_MAGIC, RAMFS_MAGIC, HUGETLBFS_MAGIC, EXT4_SUPER_MAGIC,
-		XFS_SUPER_MAGIC, BTRFS_SUPER_MAGIC, F2FS_SUPER_MAGIC};
-	struct statfs fs;
-
-	if (fstatfs(fd, &fs) < 0)
-		return false;
-	for (size_t i = 0; i < ARRAY_SIZE(magics); i++)
-		if ((uint32_t)fs.f_type == magics[i])
-			return true;
-	return false;
-}
-
 /*
  * A transfer in the loop. Where a local file system cannot say that it would have to wait (buffered writes to ext4, anything
  * in tmpfs) it is done all the same, unless the last two took long: they hold up the others once in a while, and all that
@@ -292,7 +275,7 @@ static ssize_t quick_transfer(struct p9_request *r, struct cursor *c, size_t max
 		if (n != -EOPNOTSUPP)
 			return n;
 		*blind = true;
-		r->fid[0]->remote = !fs_is_local(r->fid[0]->fd);
+		r->fid[0]->remote = !p9_fs_is_local(r->fid[0]->fd);
 	}
 	if (r->fid[0]->remote)
 		return -EAGAIN;

@@ -13,12 +13,14 @@
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/magic.h>
 #include <linux/openat2.h>
 #include <sched.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/syscall.h>
 #include <sys/sysmacros.h>
+#include <sys/vfs.h>
 
 enum { MAX_DEVICES = 4096 };
 
@@ -77,9 +79,54 @@ int p9_stat_known(int fd, struct statx *st)
 	return stat_by(fd, AT_STATX_DONT_SYNC, st);
 }
 
+bool p9_fs_is_local(int fd)
+{
+	static const uint32_t magics[] = {TMPFS_MAGIC, RAMFS_MAGIC, HUGETLBFS_MAGIC, EXT4_SUPER_MAGIC,
+		XFS_SUPER_MAGIC, BTRFS_SUPER_MAGIC, F2FS_SUPER_MAGIC};
+	struct statfs fs;
+
+	if (fstatfs(fd, &fs) < 0)
+		return false;
+	for (size_t i = 0; i < ARRAY_SIZE(magics); i++)
+		if ((uint32_t)fs.f_type == magics[i])
+			return true;
+	return false;
+}
+
+/* What is known of a file system, or NULL. */
+static const struct p9_mount *mount_of(const struct p9 *s, dev_t dev)
+{
+	unsigned n = __atomic_load_n(&s->nmounts, __ATOMIC_ACQUIRE);
+
+	for (unsigned i = 0; i < n; i++)
+		if (s->mounts[i].dev == dev)
+			return &s->mounts[i];
+	return NULL;
+}
+
 bool p9_asks_others(const struct p9 *s, dev_t dev)
 {
-	return s->remote || (dev != s->root->dev && major(dev) == 0);
+	const struct p9_mount *m;
+
+	if (s->remote || dev == s->root->dev || major(dev) != 0)
+		return s->remote;
+	m = mount_of(s, dev);
+	return !m || m->asks;
+}
+
+void p9_learn_mount(struct p9 *s, int fd, dev_t dev)
+{
+	bool asks;
+
+	if (s->remote || dev == s->root->dev || major(dev) != 0 || mount_of(s, dev))
+		return;
+	asks = !p9_fs_is_local(fd);
+	pthread_mutex_lock(&s->devices_lock);
+	if (!mount_of(s, dev) && s->nmounts < P9_MOUNTS) {
+		s->mounts[s->nmounts] = (struct p9_mount){dev, asks};
+		__atomic_store_n(&s->nmounts, s->nmounts + 1, __ATOMIC_RELEASE);
+	}
+	pthread_mutex_unlock(&s->devices_lock);
 }
 
 int p9_reopen(int fd, int flags)

@@ -86,7 +86,8 @@ static int lookup(struct p9_request *r, const struct walk *w, const char *name)
 static int step(struct p9_request *r, struct walk *w)
 {
 	char name[NAME_MAX + 1];
-	struct statx st;
+	struct statx st = {0};
+	dev_t dev;
 	int err = p9_get_string(&r->in, name, sizeof(name)), fd;
 
 	if (err < 0)
@@ -97,12 +98,15 @@ static int step(struct p9_request *r, struct walk *w)
 	if (fd < 0)
 		return fd;
 	err = r->quick ? p9_stat_known(fd, &st) : p9_stat(fd, &st);
-	if (err == 0 && r->quick && p9_asks_others(r->s, makedev(st.stx_dev_major, st.stx_dev_minor)))
+	dev = makedev(st.stx_dev_major, st.stx_dev_minor);
+	if (err == 0 && r->quick && p9_asks_others(r->s, dev))
 		err = P9_LATER;
 	if (err) {
 		close(fd);
 		return err;
 	}
+	if (!r->quick)
+		p9_learn_mount(r->s, fd, dev);
 	fd_close(&w->fd);
 	w->fd = fd;
 	w->st = st;

@@ -31,6 +31,7 @@ enum {
 	P9_MAX_OWNERS = 1024,		/* of locks, in all fids */
 	P9_QID = 13,			/* bytes */
 	P9_TAGS = 65536,
+	P9_MOUNTS = 16,
 };
 
 #define P9_NOFID UINT32_MAX
@@ -152,8 +153,9 @@ struct p9_request { /* in element->req */
 	struct p9_request *flushes; /* that wait for this one */
 };
 
-struct p9_list_node {
-	struct p9_node *newest, *oldest;
+struct p9_mount { /* a file system below the root that has no disk of its own */
+	dev_t dev;
+	bool asks; /* another machine or process, for all we know */
 };
 
 struct p9 {
@@ -199,6 +201,8 @@ struct p9 {
 	pthread_mutex_t devices_lock; /* of the table of mounts behind qids */
 	dev_t *devices;
 	unsigned ndevices;
+	struct p9_mount mounts[P9_MOUNTS]; /* set before they are counted */
+	unsigned nmounts;		   /* atomic */
 };
 
 /* 9p-message.c: numbers and strings of the protocol. A short message gives zeros and makes the cursor `bad`. */
@@ -273,9 +277,14 @@ int p9_create(int dir, const char *name, int flags, mode_t mode);
 int p9_stat(int fd, struct statx *st);
 /* As far as this kernel knows: other machines are not asked. */
 int p9_stat_known(int fd, struct statx *st);
-/* Of a file system that may have to ask another machine or process, for all we know: it is mounted below the root, and has no
- * disk of its own. Then nothing is quick. */
+/* Does a file system wait for nothing but our own disks, if for anything? Not so FUSE, networks, and much of /proc. */
+bool p9_fs_is_local(int fd);
+/*
+ * May it have to ask another machine or process, for all we know? It is mounted below the root, and has no disk of its own.
+ * Then nothing is quick. In the pool we learn what it is.
+ */
 bool p9_asks_others(const struct p9 *s, dev_t dev);
+void p9_learn_mount(struct p9 *s, int fd, dev_t dev);
 int p9_reopen(int fd, int flags);
 /* The directory that a file is in, and its name there. A descriptor, -EBUSY (the root), -ENOENT, -ESTALE. */
 int p9_parent(const struct p9 *s, int fd, char name[NAME_MAX + 1]);

@@ -236,16 +236,19 @@ static void not_local(const struct fe_mode *m)
 static void not_local_below(const struct fe_mode *m)
 {
 	const char *dir = fe_tmpdir();
+	struct attr a;
 	pid_t pool;
 
 	if (unshare(CLONE_NEWNS) < 0 || mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL) < 0)
 		tap_skip("no mount namespace");
 	CHECK_SYS(mkdir(path_in(dir, "below"), 0755));
-	CHECK_SYS(mount("t", path_in(dir, "below"), "tmpfs", 0, NULL));
-	host_write(dir, "below/f", "far");
-	host_write(dir, "near", "near");
+	CHECK_SYS(mkdir(path_in(dir, "memory"), 0755));
+	CHECK_SYS(mount("/proc", path_in(dir, "below"), NULL, MS_BIND, NULL));
+	CHECK_SYS(mount("t", path_in(dir, "memory"), "tmpfs", 0, NULL));
+	host_write(dir, "memory/f", "near");
 	client_start(&c, m, dir, 4096, FE_ARGS("--threads=1"));
-	CHECK_EQ(c_walk(&c, 0, 1, "below/f"), 0);
+	CHECK_EQ(c_walk(&c, 0, 1, "below/version"), 0);
+	CHECK_EQ(c_walk(&c, 0, 4, "memory"), 0);
 	pool = hang_thread(c.fe.process.pid, "9p");
 	hang_begin(pool);
 	client_use(&c, 1);
@@ -262,7 +265,8 @@ static void not_local_below(const struct fe_mode *m)
 	client_send(&c);
 	client_use(&c, 0);
 	for (unsigned i = 0; i < 20; i++) {
-		CHECK_EQ(c_walk(&c, 0, 3, "near"), 0);
+		CHECK_EQ(c_walk(&c, 0, 3, "memory/f"), 0); /* which is known by now */
+		CHECK_EQ(c_getattr(&c, 3, &a), 0);
 		CHECK_EQ(c_clunk(&c, 3), 0);
 	}
 	CHECK(!c.m[1].done && !c.m[2].done);
