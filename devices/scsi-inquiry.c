@@ -35,7 +35,7 @@ void scsi_request_sense(struct scsi_request *r)
 	if (!scsi_wants_in(r, r->alloc))
 		return;
 	if (r->lun == NULL)
-		sense.code = SENSE_NO_UNIT;
+		sense.code = r->well_known ? SENSE_NONE : SENSE_NO_UNIT;
 	else
 		sense.code = scsi_lun_attention_take(r->lun);
 	if (r->lun != NULL && sense.code == SENSE_NONE) {
@@ -261,7 +261,7 @@ void scsi_inquiry_nobody(struct scsi_request *r)
 	put_text(out + 16, 16, r->well_known ? "REPORT LUNS" : "");
 	put_text(out + 32, 4, REVISION);
 	if ((r->cdb[1] & 1) || r->cdb[2] != 0)
-		scsi_fail_cdb(r, 1);
+		scsi_fail_cdb(r, r->cdb[1] & 1 ? 1 : 2);
 	else if (scsi_wants_in(r, r->alloc))
 		scsi_reply(r, out, sizeof(out));
 }

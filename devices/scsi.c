@@ -278,10 +278,16 @@ void scsi_execute(struct scsi_request *r)
 		r->op->run(r);
 }
 
-/* A target is there, but not this unit (SPC-4, 5.14.4 and 6.4.1). */
+/* A target is there, but not this unit (SPC-4, 5.14.4 and 6.4.1); or it is the REPORT LUNS unit (SPC-4, 8.3). */
 static void execute_nobody(struct scsi_request *r)
 {
 	switch (r->cdb[0]) {
+	case 0x00:
+		if (r->well_known)
+			scsi_good(r);
+		else
+			scsi_fail(r, SENSE_NO_UNIT);
+		break;
 	case 0x12:
 		scsi_inquiry_nobody(r);
 		break;
@@ -292,7 +298,7 @@ static void execute_nobody(struct scsi_request *r)
 		scsi_request_sense(r);
 		break;
 	default:
-		scsi_fail(r, SENSE_NO_UNIT);
+		scsi_fail(r, r->well_known ? SENSE_OPCODE : SENSE_NO_UNIT);
 		break;
 	}
 }

@@ -177,7 +177,10 @@ static void addresses(const struct fe_mode *m)
 	CHECK_MEM(data + 16, ((uint8_t[]){1, 0, 0x41, 0x2c}), 4);
 	CHECK_MEM(data + 24, ((uint8_t[]){1, 7, 0, 5}), 4);
 	CHECK_MEM(data + 32, ((uint8_t[]){1, 255, 0x7f, 0xff}), 4);
-	is_sense(ask_unit(NO_ADDRESS, 0, CDB(0), NULL, 0, NULL, 0), SENSE(5, 0x25, 0));
+	is_good(ask_unit(NO_ADDRESS, 0, CDB(0), NULL, 0, NULL, 0));
+	is_good(ask_unit(NO_ADDRESS, 0, CDB(3, [4] = 18), NULL, 0, data, 18));
+	CHECK_EQ(data[2] | data[12], 0);
+	is_sense(ask_unit(NO_ADDRESS, 0, CDB(0x28), NULL, 0, NULL, 0), SENSE(5, 0x20, 0));
 	fe_end(&fe);
 }
 
