@@ -46,8 +46,7 @@ static void batch_flush(struct vsock *v)
 	for (unsigned i = 0; i < v->nbatch; i++)
 		len += v->batch_len[i];
 	vsock_data_write(v->batch, v->batch_v, v->nbatch_v, len);
-	for (unsigned i = 0; i < v->nbatch; i++)
-		virtqueue_push(v->batch_e[i]);
+	virtqueue_push_many(v->batch_e, v->nbatch);
 	v->nbatch = v->nbatch_v = 0;
 	v->batch = NULL;
 }
@@ -191,13 +190,18 @@ static bool packet(struct vsock *v, struct virtqueue *q, struct element *e)
 static void tx_ready(struct backend *b, struct virtqueue *q)
 {
 	struct vsock *v = b->state;
-	struct element *e;
+	struct element *e[ARRAY_SIZE(v->batch_e)];
+	unsigned room, n, i;
 
-	while (v->nreplies < VSOCK_REPLIES && (e = virtqueue_pop(q)))
-		if (!packet(v, q, e)) {
-			batch_flush(v); /* in the order they came */
-			virtqueue_push(e);
-		}
+	do {
+		room = MIN(ARRAY_SIZE(e), VSOCK_REPLIES - v->nreplies); /* each may need a reply */
+		n = room ? virtqueue_pop_many(q, e, room) : 0;
+		for (i = 0; i < n; i++)
+			if (!packet(v, q, e[i])) {
+				batch_flush(v); /* in the order they came */
+				virtqueue_push(e[i]);
+			}
+	} while (n);
 	batch_flush(v);
 }
 

@@ -8,6 +8,7 @@
  * granted; a reset answers no reset; connections stay within their limit, and none is left at the end.
  */
 #include "fuzz.h"
+#include "pop-many.h"
 
 #include <fcntl.h>
 #include <stdarg.h>
@@ -19,7 +20,16 @@
 #include "../../devices/vsock-data.c"
 #include "../../devices/vsock.c"
 
-enum { STEPS_MAX = 400, PROGRAMS = 64, CONNS = 24, CID = 5, PACKET_MAX = 3000, SLOTS = 32 };
+enum {
+	STEPS_MAX = 400,
+	PROGRAMS = 64,
+	CONNS = 24,
+	CID = 5,
+	PACKET_MAX = 3000,
+	SLOTS = 32,
+	TX_MAX = 8,
+	MORE = 64
+};
 enum { RX, TX, EVENT, QUEUES };
 enum {
 	OP_PACKET,
@@ -52,20 +62,26 @@ struct slot {
 	bool out;
 };
 
+struct packet {
+	struct element e;
+	struct iovec iov[3];
+	uint8_t bytes[VSOCK_HDR + PACKET_MAX];
+	unsigned pieces;
+	size_t len;
+	bool out;
+};
+
 static struct {
 	struct backend b;
 	struct vsock v;
 	struct virtio_vsock_config config;
 	struct virtqueue queue[QUEUES];
-	bool running, has_packet, refuse, continues;
+	bool running, refuse, continues;
 	unsigned offered, seq, small; /* every so many-th buffer has room for a header only; 0: none */
 	size_t buffer;
 	struct slot slots[SLOTS];
-	struct element tx;
-	struct iovec tx_iov[3];
-	uint8_t tx_bytes[VSOCK_HDR + PACKET_MAX];
-	unsigned tx_pieces;
-	size_t tx_len;
+	struct packet tx[TX_MAX];
+	unsigned tx_first, ntx; /* of these, not taken yet */
 	int programs[PROGRAMS];
 	unsigned nprograms, next;
 	uint32_t alloc, fwd; /* what the guest says about its buffers, of all connections */
@@ -102,24 +118,29 @@ static struct element *slot_take(struct virtqueue *q)
 	return &s->e;
 }
 
-struct element *virtqueue_pop(struct virtqueue *q)
+static struct element *packet_take(struct virtqueue *q)
 {
+	struct packet *p = &f.tx[f.tx_first];
 	size_t at = 0;
 
-	if (q->index != TX)
-		return slot_take(q);
-	if (!f.has_packet)
+	if (f.tx_first == f.ntx)
 		return NULL;
-	f.has_packet = false;
-	f.tx = (struct element){.queue = q};
-	for (unsigned i = 0; i < f.tx_pieces; i++) {
-		size_t n = i + 1 == f.tx_pieces ? f.tx_len - at : f.tx_len / f.tx_pieces;
+	f.tx_first++;
+	p->out = true;
+	p->e = (struct element){.queue = q};
+	for (unsigned i = 0; i < p->pieces; i++) {
+		size_t n = i + 1 == p->pieces ? p->len - at : p->len / p->pieces;
 
-		f.tx_iov[i] = (struct iovec){f.tx_bytes + at, n};
+		p->iov[i] = (struct iovec){p->bytes + at, n};
 		at += n;
 	}
-	cursor_init(&f.tx.rd, f.tx_iov, f.tx_pieces);
-	return &f.tx;
+	cursor_init(&p->e.rd, p->iov, p->pieces);
+	return &p->e;
+}
+
+struct element *virtqueue_pop(struct virtqueue *q)
+{
+	return q->index == TX ? packet_take(q) : slot_take(q);
 }
 
 static void packet_check(const struct slot *s)
@@ -146,19 +167,31 @@ void virtqueue_push(struct element *e)
 {
 	struct slot *s = container_of(e, struct slot, e);
 
-	if (e == &f.tx)
+	if (e->queue->index == TX) {
+		struct packet *p = container_of(e, struct packet, e);
+
+		require(p->out, "a packet comes back once");
+		p->out = false;
 		return;
+	}
 	require(s->out, "a buffer comes back once");
 	s->out = false;
 	if (e->queue->index == RX)
 		packet_check(s);
 }
 
+void virtqueue_push_many(struct element *const *e, unsigned n)
+{
+	require(n > 0, "some are pushed");
+	for (unsigned i = 0; i < n; i++)
+		virtqueue_push(e[i]);
+}
+
 void virtqueue_unpop(struct element *e)
 {
 	struct slot *s = container_of(e, struct slot, e);
 
-	require(e != &f.tx && s->out, "a buffer comes back once");
+	require(e->queue->index != TX && s->out, "a buffer comes back once");
 	require(s->seq == f.seq - 1, "it is the youngest");
 	s->out = false;
 	f.offered++;
@@ -260,6 +293,10 @@ static void turn(void)
 			rx_ready(&f.b, &f.queue[RX]);
 	}
 	require(i < 10000, "queues come to rest");
+	for (i = 0; i < f.tx_first; i++)
+		require(!f.tx[i].out, "what is taken comes back at once");
+	if (f.tx_first == f.ntx)
+		f.tx_first = f.ntx = 0;
 	require(f.v.nconns <= CONNS, "connections are limited");
 }
 
@@ -268,6 +305,7 @@ static void step_packet(void)
 	static const uint64_t cids[] = {VSOCK_HOST, VSOCK_HOST, VSOCK_HOST, 9, 0};
 	uint8_t shape = input_u8(&f.in), how = input_u8(&f.in);
 	size_t len = input_u16(&f.in) % PACKET_MAX;
+	struct packet *p;
 	unsigned before = f.resets;
 	struct virtio_vsock_hdr h = {
 		.src_cid = htole64(shape == 255 ? 6 : CID),
@@ -285,10 +323,15 @@ static void step_packet(void)
 
 	if (how == 253)
 		h.dst_port = htole32((1U << 30) + f.next % 4);
-	memcpy(f.tx_bytes, &h, sizeof(h));
-	f.tx_len = how == 252 ? len % VSOCK_HDR : VSOCK_HDR + len;
-	f.tx_pieces = 1 + shape % 3;
-	f.has_packet = f.running;
+	if (!f.running || f.ntx == TX_MAX)
+		return;
+	p = &f.tx[f.ntx++];
+	memcpy(p->bytes, &h, sizeof(h));
+	p->len = how == 252 ? len % VSOCK_HDR : VSOCK_HDR + len;
+	p->pieces = 1 + shape % 3;
+	if (shape & MORE && f.ntx < TX_MAX)
+		return;
+	bare = bare && f.ntx == 1;
 	f.queue[TX].woken = true;
 	turn();
 	if (bare && le16toh(h.op) == VIRTIO_VSOCK_OP_RST)
@@ -465,7 +508,8 @@ void fuzz_seeds(void (*emit)(const char *name, const void *data, size_t size))
 		seed_u8(&s, OP_TIME);
 		seed_u8(&s, 0);
 		for (unsigned i = 0; i < 4; i++)
-			seed_packet(&s, type, 5 * (i & 1), 2000, 3, 2, VIRTIO_VSOCK_OP_RW);
+			seed_packet(
+				&s, type | (i < 3 ? MORE : 0), 5 * (i & 1), 2000, 3, 2, VIRTIO_VSOCK_OP_RW);
 		for (uint8_t i = 0; i < 3; i++) {
 			seed_u8(&s, OP_WRITE);
 			seed_u8(&s, i);
