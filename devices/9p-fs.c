@@ -188,7 +188,7 @@ int p9_where(const struct p9 *s, int fd, char path[PATH_MAX])
 	char root[PATH_MAX];
 	struct statx st;
 	size_t len;
-	int r = p9_stat(fd, &st);
+	int r = p9_stat_known(fd, &st);
 
 	if (r == 0 && st.stx_nlink == 0)
 		return -ENOENT;
