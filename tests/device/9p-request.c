@@ -276,6 +276,73 @@ static void not_local_below(const struct fe_mode *m)
 	client_end(&c);
 }
 
+static void begin_read(unsigned slot, uint32_t fid)
+{
+	client_use(&c, slot);
+	client_begin(&c, TREAD);
+	put_u32(&c, fid);
+	put_u64(&c, 0);
+	put_u32(&c, 7);
+	client_send(&c);
+}
+
+static void begin_flush(unsigned slot, uint16_t tag)
+{
+	client_use(&c, slot);
+	flush(tag);
+	client_send(&c);
+}
+
+/*
+ * Flushes wait until a thread has seen that it shall not begin, and flushes of flushes for these. Then a new session does so in
+ * their place.
+ */
+static void flush_flushes(const struct fe_mode *m)
+{
+	pid_t pool;
+
+	client_start(&c, m, "/proc", 4096, FE_ARGS("--threads=1"));
+	CHECK_EQ(c_walk(&c, 0, 1, "version"), 0);
+	CHECK_EQ(c_open(&c, 1, O_RDONLY), 0);
+	pool = hang_thread(c.fe.process.pid, "9p");
+	for (unsigned round = 0; round < 2; round++) {
+		hang_begin(pool);
+		begin_read(1, 1);
+		begin_read(2, 1);
+		if (round == 0) {
+			begin_flush(3, 1);
+			begin_flush(4, 3);
+			begin_flush(5, 4);
+			begin_flush(6, 2);
+			begin_flush(7, 1);
+			c.m[8].tag = 3;
+			begin_flush(8, 1); /* its tag is in use */
+			CHECK_EQ(client_wait(&c, 8), -EINVAL);
+		} else {
+			client_use(&c, 0);
+			client_begin(&c, TVERSION);
+			put_u32(&c, 4096);
+			put_str(&c, "9P2000.L");
+			client_send(&c);
+			CHECK(!client_poll(&c, 0, 20));
+		}
+		for (unsigned i = 1; i < 8; i++)
+			CHECK(!c.m[i].done || (round == 1 && i > 2));
+		hang_end(pool);
+		if (round == 0) {
+			for (unsigned i = 3; i < 8; i++)
+				CHECK_EQ(client_wait(&c, i), 0);
+		} else {
+			CHECK_EQ(client_wait(&c, 0), 0);
+		}
+		CHECK(c.m[1].done && c.m[2].done);
+		CHECK_EQ(c.m[1].answer + c.m[2].answer, 0);
+		c.m[8].tag = 8;
+	}
+	CHECK_EQ(c_walk(&c, 0, 5, ""), -EBADF);
+	client_end(&c);
+}
+
 /* The space of a removed file is given back while others are served. */
 static void large_clunk(const struct fe_mode *m)
 {
@@ -451,6 +518,7 @@ int main(void)
 	fe_each_layout("locks", locks);
 	fe_each_mode("flush", flushes);
 	fe_each_layout("a read of a file system that is not local", not_local);
+	fe_each_mode("flushes of flushes", flush_flushes);
 	fe_case("the end of a large file", large_clunk, NULL);
 	fe_case("a file system below the root that is not local", not_local_below, NULL);
 	fe_each_layout("an open that waits holds up nobody", slow_open);
