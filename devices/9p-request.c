@@ -199,6 +199,7 @@ static void locks_retry(struct p9 *s)
 	struct p9_request *list = s->locks;
 
 	s->locks = NULL;
+	s->locks_tail = &s->locks;
 	timer_disarm(&s->lock_timer);
 	make_runnable(s, list);
 }
@@ -212,15 +213,20 @@ static void lock_timer_expired(struct timer *t)
 	drain(s);
 }
 
+static void fail(struct p9_request *r, int result);
+
 static void lock_wait(struct p9_request *r)
 {
 	struct p9 *s = r->s;
 
 	release(r);
+	if (r->cancelled) { /* while a thread tried */
+		fail(r, P9_CANCELLED);
+		return;
+	}
 	if (!s->locks)
 		timer_arm_in(s->b->loop, &s->lock_timer, s->lock_delay);
-	r->next = s->locks;
-	s->locks = r;
+	append(&s->locks_tail, r);
 }
 
 static void version_finish(struct p9 *s);
@@ -322,6 +328,8 @@ static void complete(struct p9_request *r)
 		p9_fid_settle(s, f);
 	if (r->unlocked)
 		locks_retry(s);
+	if (r->op->run == p9_op_lock && r->result == 0)
+		s->lock_delay = LOCK_FIRST;
 	release(r);
 	if (ends && f)
 		free_fid(s, f);
@@ -480,6 +488,8 @@ static void cancel(struct p9_request *r)
 		if (*at != r)
 			continue;
 		*at = r->next;
+		if (!*at)
+			s->locks_tail = at;
 		if (!s->locks)
 			timer_disarm(&s->lock_timer);
 		append(&s->runnable_tail, r); /* which finds that it is cancelled */
@@ -668,6 +678,7 @@ void p9_requests_stop(struct p9 *s)
 void p9_requests_init(struct p9 *s)
 {
 	s->runnable_tail = &s->runnable;
+	s->locks_tail = &s->locks;
 	s->lock_timer.expired = lock_timer_expired;
 	p9_session_end(s);
 }

@@ -181,7 +181,7 @@ struct p9 {
 	struct p9_request **tags;
 	struct p9_request *version; /* waits until nothing else is in flight */
 	struct p9_request *runnable, **runnable_tail;
-	struct p9_request *locks; /* that wait */
+	struct p9_request *locks, **locks_tail; /* that wait, in the order they came */
 	struct timer lock_timer;
 	uint64_t lock_delay; /* ns */
 	unsigned slow;	     /* transfers in the loop that took long, one after the other */

@@ -46,9 +46,22 @@ static void locks(const struct fe_mode *m)
 	CHECK_EQ(c_lock(&c, 1, 2, 0, 0, 0, 1), 0);
 	CHECK_EQ(client_wait(&c, 1), 0);
 	CHECK_EQ(get_u8(&c), 0);
+	/* two are served in the order they came */
+	client_use(&c, 0);
+	CHECK_EQ(c_walk(&c, 0, 3, "f"), 0);
+	CHECK_EQ(c_open(&c, 3, O_RDWR), 0);
+	send_lock(1, 1, 3, 1);
+	send_lock(4, 3, 3, 1);
+	CHECK(!client_poll(&c, 4, 30));
+	CHECK_EQ(c_lock(&c, 2, 2, 0, 0, 0, 1), 0);
+	CHECK_EQ(client_wait(&c, 1), 0);
+	CHECK(!client_poll(&c, 4, 30));
+	client_use(&c, 0);
+	CHECK_EQ(c_lock(&c, 1, 2, 0, 0, 0, 1), 0);
+	CHECK_EQ(client_wait(&c, 4), 0);
 	/* the host's */
 	client_use(&c, 0);
-	CHECK_EQ(c_lock(&c, 2, 2, 0, 0, 0, 1), 0);
+	CHECK_EQ(c_clunk(&c, 3), 0);
 	host_lock(fd, F_WRLCK, 100, 1);
 	CHECK_EQ(c_lock(&c, 1, 1, 0, 100, 1, 1), 1);
 	send_lock(1, 1, 100, 1);
