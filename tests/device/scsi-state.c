@@ -239,7 +239,7 @@ static void events(const struct fe_mode *m)
 static void broken(const struct fe_mode *m)
 {
 	static const size_t at[] = {0, 7, 8, 12, 16, 20, 24, 32, 600, 700};
-	size_t len;
+	size_t len, holder;
 
 	begin(m, FE_ARGS("scsi", UNITS));
 	set_up();
@@ -263,6 +263,12 @@ static void broken(const struct fe_mode *m)
 		load();
 		state[at[i]] ^= 0xff;
 	}
+	/* a holder that is no index, of a unit that nobody has reserved: the second of three */
+	holder = 544 + (len - 544) / 3 + 19;
+	state[holder] = 200;
+	CHECK(!load());
+	state[holder] = 0;
+	CHECK(load());
 	for (size_t i = 540; i < len; i += 61) {
 		state[i] ^= 0xff;
 		load();

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * The 9p device and a hostile guest: the input of this test is a list of messages, mostly well-formed, and of steps that let
- * jobs of the pool run, one at a time and late, let time pass for locks that wait, and stop and reset the device.
+ * jobs of the pool run, one at a time and late, let time pass for locks that wait, and stop, move and reset the device.
  *
  * The device's files are part of this one; queue and pool are made up here. Checked besides the sanitizers' rules: each
  * request is answered once, by its answer or an error, of the length that it says; nothing that lies outside of the tree
@@ -31,7 +31,14 @@
 #include "move.h"
 
 enum { STEPS_MAX = 300, SLOTS = 12, TX_MAX = 4096, RX_MAX = 5000, OUTSIDE = 7 };
-enum { STEP_RUN = 200, STEP_LOCKS = 240, STEP_STOP = 250, STEP_MOVE = 251, STEP_RESET = 253 };
+enum {
+	STEP_RUN = 200,
+	STEP_LOCKS = 240,
+	STEP_STOP = 249,
+	STEP_MOVE = 250,
+	STEP_FORGE = 252,
+	STEP_RESET = 253
+};
 
 struct virtqueue {
 	bool running;
@@ -374,6 +381,54 @@ static void stop(void)
 	f.ready = NULL;
 }
 
+/* What another process says that a guest had: files that are there, also outside, by ways of all kinds. */
+static void forge_fid(int fd)
+{
+	static const char *const ways[] = {"", "f", "d", "d/g", "p", "l", "a", "../out/secret", "l/secret",
+		"d/../../out/secret", "/dev/null", "..", "out/secret", "d/.", "root/f"};
+	const char *way = ways[input_u8(&f.in) % ARRAY_SIZE(ways)],
+		   *name = input_u8(&f.in) & 1 ? "user.x" : "";
+	char path[256], data[16] = "";
+	struct stat st = {0};
+	struct saved_fid v = {.uid = htole32(P9_NOUID),
+		.path_size = htole32((uint32_t)strlen(way)),
+		.name_size = htole32((uint32_t)strlen(name))};
+	bool value;
+
+	v.id = htole32(input_u8(&f.in) % 10);
+	v.kind = htole32(input_u8(&f.in) % 7);
+	v.flags = htole32(input_u8(&f.in));
+	v.gone = htole32(input_u8(&f.in) == 255);
+	v.dir_start = htole64(number());
+	v.data_size = htole32(input_u8(&f.in) % sizeof(data));
+	v.data_done = htole32(input_u8(&f.in) % sizeof(data));
+	v.data_flags = htole32(input_u8(&f.in) % 3);
+	value = le32toh(v.kind) == P9_XATTR_GET || le32toh(v.kind) == P9_XATTR_SET;
+	snprintf(path, sizeof(path), "%s/%s", below("root"), way);
+	if (stat(path, &st) == 0 || lstat(path, &st) == 0)
+		v.ino = htole64(st.st_ino);
+	if (write(fd, &v, sizeof(v)) != sizeof(v) || dprintf(fd, "%s%s", way, value ? name : "") < 0 ||
+		(value && write(fd, data, le32toh(v.data_size)) < 0))
+		abort();
+}
+
+static void forge_state(void)
+{
+	int fd = memfd_create("state", MFD_CLOEXEC);
+	unsigned n = input_u8(&f.in) % 6;
+	struct saved_head head = {.magic = STATE_MAGIC,
+		.dialect = htole32(input_u8(&f.in) & 1 ? P9_2000L : P9_2000U),
+		.msize = htole32(P9_MIN_MSIZE),
+		.fids = htole32(n)};
+
+	require(fd >= 0 && write(fd, &head, sizeof(head)) == sizeof(head), "a file in memory");
+	while (n--)
+		forge_fid(fd);
+	lseek(fd, 0, SEEK_SET);
+	p9_state_load(&f.b, fd);
+	close(fd);
+}
+
 static void next_step(void)
 {
 	uint8_t what = input_u8(&f.in);
@@ -387,7 +442,9 @@ static void next_step(void)
 			f.s.lock_timer.expired(&f.s.lock_timer);
 	} else {
 		stop();
-		if (what >= STEP_MOVE && what < STEP_RESET)
+		if (what == STEP_FORGE)
+			forge_state();
+		else if (what >= STEP_MOVE && what < STEP_RESET)
 			move_state(&f.b, &f.in);
 		if (what >= STEP_RESET) {
 			p9_reset(&f.b);
@@ -462,25 +519,35 @@ void fuzz_seeds(void (*emit)(const char *name, const void *data, size_t size))
 		struct seed s = {.n = 0};
 
 		seed_u8(&s, (uint8_t)((how & 3) | (how & 4 ? 0x80 : 0)));
-		MESSAGE(&s, 104, "\0\372\6\11\0"); /* attach fid 0 */
-		MESSAGE(&s, 110, "\0\1\1\0");	   /* walk to f */
-		MESSAGE(&s, 110, "\0\2\0");	   /* clone */
-		MESSAGE(&s, 24, "\1\0");	   /* getattr */
-		MESSAGE(&s, 12, "\1\2");	   /* open */
-		MESSAGE(&s, 112, "\1\2");	   /* open, old */
-		MESSAGE(&s, 118, "\1\1\5");	   /* write */
-		MESSAGE(&s, 116, "\1\0\144");	   /* read */
-		MESSAGE(&s, 14, "\2\6\2\200\0");   /* create n */
-		MESSAGE(&s, 114, "\2\6\200\2\6");  /* create n, old */
-		MESSAGE(&s, 110, "\0\3\0");	   /* clone */
-		MESSAGE(&s, 12, "\3\0");	   /* open the directory */
-		MESSAGE(&s, 112, "\3\0");	   /* old */
-		MESSAGE(&s, 40, "\3\0\310");	   /* readdir */
-		MESSAGE(&s, 116, "\3\0\310");	   /* old */
-		MESSAGE(&s, 52, "\1\1\1\0\1\1\0"); /* lock */
-		MESSAGE(&s, 110, "\0\4\1\0");	   /* walk to f */
-		MESSAGE(&s, 12, "\4\2");	   /* open */
-		MESSAGE(&s, 52, "\4\1\1\0\1\2\0"); /* lock, waits */
+		for (uint8_t way = 0; way < 15; way++) {
+			seed_u8(&s, STEP_FORGE);
+			seed_put(&s, "\1\1", 2);
+			seed_u8(&s, way);
+			seed_put(&s, way == 1 ? "\0\0\2\2\0\0" : "\0\0\1\0\0\0", 6);
+			seed_put(&s, "\0\0\0", 3);
+			MESSAGE(&s, 12, "\0\0");
+			MESSAGE(&s, 116, "\0\0\144");
+		}
+		seed_u8(&s, how & 4 ? STEP_RESET : STEP_RESET + 1); /* a session of that dialect */
+		MESSAGE(&s, 104, "\0\372\6\11\0");		    /* attach fid 0 */
+		MESSAGE(&s, 110, "\0\1\1\0");			    /* walk to f */
+		MESSAGE(&s, 110, "\0\2\0");			    /* clone */
+		MESSAGE(&s, 24, "\1\0");			    /* getattr */
+		MESSAGE(&s, 12, "\1\2");			    /* open */
+		MESSAGE(&s, 112, "\1\2");			    /* open, old */
+		MESSAGE(&s, 118, "\1\1\5");			    /* write */
+		MESSAGE(&s, 116, "\1\0\144");			    /* read */
+		MESSAGE(&s, 14, "\2\6\2\200\0");		    /* create n */
+		MESSAGE(&s, 114, "\2\6\200\2\6");		    /* create n, old */
+		MESSAGE(&s, 110, "\0\3\0");			    /* clone */
+		MESSAGE(&s, 12, "\3\0");			    /* open the directory */
+		MESSAGE(&s, 112, "\3\0");			    /* old */
+		MESSAGE(&s, 40, "\3\0\310");			    /* readdir */
+		MESSAGE(&s, 116, "\3\0\310");			    /* old */
+		MESSAGE(&s, 52, "\1\1\1\0\1\1\0");		    /* lock */
+		MESSAGE(&s, 110, "\0\4\1\0");			    /* walk to f */
+		MESSAGE(&s, 12, "\4\2");			    /* open */
+		MESSAGE(&s, 52, "\4\1\1\0\1\2\0");		    /* lock, waits */
 		seed_u8(&s, STEP_LOCKS);
 		MESSAGE(&s, 54, "\4\1\0\1\2\0"); /* getlock */
 		MESSAGE(&s, 108, "\0");		 /* flush */
