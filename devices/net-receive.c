@@ -224,6 +224,10 @@ static bool rx_read(struct net_pair *p)
 		p->count.rx_filtered++;
 		return true;
 	}
+	if (net_unlinked(p->net)) {
+		p->count.rx_dropped++;
+		return true;
+	}
 	if (unlikely(net_needs_guest(&p->pending_hdr) & ~p->offloads)) {
 		tee.hdr = p->pending_hdr;
 		rx_cut(p, &tee, &(struct rx_header){0}, p->net->pcap);
@@ -231,6 +235,8 @@ static bool rx_read(struct net_pair *p)
 	}
 	if (unlikely(p->net->pcap))
 		net_tee(p->net, &tee, 1);
+	if (unlikely(!(p->offloads & BIT(VIRTIO_NET_F_GUEST_CSUM))))
+		p->pending_hdr.flags = 0;
 	p->pending = len;
 	p->placed = MIN(len, room);
 	return true;
@@ -342,6 +348,8 @@ static bool rx_put(struct net_pair *p, const struct net_packet *packet, const st
 		return true;
 	}
 	h.hdr = packet->hdr;
+	if (!(p->offloads & BIT(VIRTIO_NET_F_GUEST_CSUM)))
+		h.hdr.flags = 0;
 	rx_complete(p, &h, packet->len, 0, packet->iov, packet->n);
 	return true;
 }
@@ -398,7 +406,7 @@ static bool receive(struct net_host *host, const struct net_packet *packet, bool
 	struct rx_header h = {0};
 	struct net_pair *p = steer(net, packet, &h);
 
-	if (!p->rx || p->rx_dead) {
+	if (!p->rx || p->rx_dead || net_unlinked(net)) {
 		p->count.rx_dropped++;
 		return true;
 	}
@@ -484,7 +492,7 @@ static unsigned receive_many(struct net_host *host, const struct net_packet *pac
 
 	while (i < n) {
 		if (likely(net->active == 1 && !net->rss.on && p->hdr_len == NET_HDR && p->rx &&
-			    !net->rx_bucket.rate && !tee))
+			    !net->rx_bucket.rate && !tee && !net_unlinked(net)))
 			i += receive_simple(p, packet + i, n - i);
 		if (i < n && !receive(host, &packet[i++], tee))
 			return i - 1;

@@ -161,6 +161,7 @@ static bool record_at(const struct net_ring *r, uint64_t at, struct net_packet *
 	v[1] = (struct iovec){r->data, rec.len - first};
 	*p = (struct net_packet){.iov = v, .n = first < rec.len ? 2 : 1, .len = rec.len};
 	memcpy(&p->hdr, &rec.hdr, sizeof(rec.hdr));
+	p->hdr.flags &= VIRTIO_NET_HDR_F_NEEDS_CSUM;
 	return true;
 }
 

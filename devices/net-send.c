@@ -33,25 +33,37 @@ static void tx_give_back(struct tx_batch *t)
 		virtqueue_unpop(t->elements[--t->taken]);
 }
 
-/* False: the host has no room, and what was not sent is in the ring again. */
-static bool tx_send(struct net_pair *p, struct tx_batch *t)
+/* How many of n are sent, or lost because there is no link. */
+static unsigned tx_host(struct net_pair *p, const struct net_packet *packets, unsigned n)
 {
 	struct net *net = p->net;
 	struct net_host *h = net->host;
-	unsigned i, n = t->n, sent = n;
+	unsigned i, sent;
 	uint64_t bytes = 0;
 
-	if (!n)
-		return true;
-	if (likely(__atomic_load_n(&net->link, __ATOMIC_RELAXED)))
-		sent = h->ops->send(h, p->index % h->lanes, t->packets, n);
+	if (net_unlinked(net)) {
+		p->count.tx_dropped += n;
+		return n;
+	}
+	sent = h->ops->send(h, p->index % h->lanes, packets, n);
 	if (unlikely(net->pcap))
-		net_tee(net, t->packets, sent);
+		net_tee(net, packets, sent);
 	for (i = 0; i < sent; i++)
-		bytes += t->packets[i].len;
+		bytes += packets[i].len;
 	p->count.tx_packets += sent;
 	p->count.tx_bytes += bytes;
 	net_bucket_take(&net->tx_bucket, bytes);
+	return sent;
+}
+
+/* False: the host has no room, and what was not sent is in the ring again. */
+static bool tx_send(struct net_pair *p, struct tx_batch *t)
+{
+	unsigned n = t->n, sent;
+
+	if (!n)
+		return true;
+	sent = tx_host(p, t->packets, n);
 	net_tx_done(p, t->elements + t->first, sent);
 	t->first += sent;
 	t->n = t->segs = 0;
@@ -64,16 +76,11 @@ static bool tx_send(struct net_pair *p, struct tx_batch *t)
 static bool tx_cuttings(struct net_pair *p)
 {
 	struct net_cuttings *t = &p->scratch->tx;
-	struct net_host *h = p->net->host;
-	unsigned sent = t->n;
+	unsigned sent;
 
 	if (likely(!t->n))
 		return true;
-	if (likely(__atomic_load_n(&p->net->link, __ATOMIC_RELAXED)))
-		sent = h->ops->send(h, p->index % h->lanes, t->packets + t->first, t->n);
-	if (unlikely(p->net->pcap))
-		net_tee(p->net, t->packets + t->first, sent);
-	p->count.tx_packets += sent;
+	sent = tx_host(p, t->packets + t->first, t->n);
 	t->first += sent;
 	t->n -= sent;
 	return !t->n;
@@ -88,10 +95,8 @@ static bool tx_segments(struct net_pair *p, const struct net_packet *packet)
 	t->first = 0;
 	t->n = net_segment(&packet->hdr, t->frame, len, t->out, t->iov, t->packets, NET_SEGMENTS);
 	p->count.segmented++;
-	p->count.tx_bytes += len;
 	if (!t->n)
 		p->count.tx_dropped++;
-	net_bucket_take(&p->net->tx_bucket, len);
 	return tx_cuttings(p);
 }
 

@@ -170,6 +170,12 @@ struct net {
 
 /* ---- net.c ---- */
 
+/* The driver has no link: nothing comes from it, nothing goes to it. */
+static inline bool net_unlinked(const struct net *net)
+{
+	return unlikely(!__atomic_load_n(&net->link, __ATOMIC_RELAXED));
+}
+
 /* The bits of virtio_net_config.status; tell: the driver is to look. */
 void net_status(struct net *net, uint16_t set, uint16_t clear, bool tell);
 

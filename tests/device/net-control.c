@@ -351,6 +351,14 @@ static void asked(int control, const char *request, const char *want)
 		FAIL("%s: %s has no %s", request, answer, want);
 }
 
+static void asked_until(int control, const char *request, const char *want)
+{
+	int64_t end = fe_now_ms() + fe_limit_ms;
+
+	while (!strstr(fe_control_ask(control, request), want))
+		CHECK(fe_now_ms() < end);
+}
+
 /* What the operator sees, and takes away. */
 static void commands(const struct fe_mode *m)
 {
@@ -384,15 +392,21 @@ static void commands(const struct fe_mode *m)
 	make_frame(p + c.hdr, 100, 1);
 	transmit(&c, p, 100, 1); /* taken, and lost */
 	CHECK_EQ(peer_recv_ms(&c.peer, got, sizeof(got), 20), 0);
+	make_frame(frame, sizeof(frame), 3);
+	give(c.rx, BUFFER);
+	fe_flush(c.rx);
+	peer_send(&c.peer, frame, sizeof(frame)); /* the same */
+	asked_until(control, "{\"execute\":\"query-net\"}", "\"rx-dropped\":1");
+	asked(control, "{\"execute\":\"query-net\"}",
+		"\"tx-packets\":5,\"tx-bytes\":3170,\"tx-dropped\":1,\"segmented\":0");
 	asked(control, "{\"execute\":\"link\",\"arguments\":{\"up\":true}}", "\"return\"");
 	CHECK(strstr(fe_control_event(events, "link"), "\"up\":true") != NULL);
 	fe_config_changed(&c.fe);
 	CHECK_EQ(link_status(&c), 1);
 	make_frame(frame, sizeof(frame), 2);
-	give(c.rx, BUFFER);
-	fe_flush(c.rx);
 	peer_send(&c.peer, frame, sizeof(frame));
 	CHECK_EQ(receive(&c, got), sizeof(frame));
+	CHECK_MEM(got, frame, sizeof(frame));
 	send_works(&c, 3);
 	close(control);
 	close(events);

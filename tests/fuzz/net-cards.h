@@ -89,6 +89,8 @@ static void check_received(struct virtqueue *q, struct buffer *b)
 			c->owed = 1;
 		require(c->owed > 0 && (p->mergeable || c->owed == 1), "the number of buffers");
 		require(!(net_needs_guest(&h) & ~p->offloads), "the driver takes the frame");
+		require(!h.flags || p->offloads & BIT(VIRTIO_NET_F_GUEST_CSUM),
+			"flags that the driver knows");
 	}
 	card_got(c, b->iov[0].iov_base, b->e.wr.done, --c->owed);
 }

@@ -184,7 +184,7 @@ static void step_frame(void)
 	input_bytes(&f.in, f.frame, 60);
 	if (input_u8(&f.in) & 1)
 		input_bytes(&f.in, &f.frame_hdr, 10);
-	f.frame_hdr.flags &= VIRTIO_NET_HDR_F_NEEDS_CSUM;
+	f.frame_hdr.flags &= VIRTIO_NET_HDR_F_NEEDS_CSUM | VIRTIO_NET_HDR_F_DATA_VALID;
 	if (!net_hdr_valid(&f.frame_hdr, f.frame_len)) /* a host end sees to that */
 		memset(&f.frame_hdr, 0, sizeof(f.frame_hdr));
 	for (i = 0; i < PAIRS; i++)
@@ -303,6 +303,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 void fuzz_seeds(void (*emit)(const char *name, const void *data, size_t size))
 {
 	static const uint8_t tcp[10] = {1, 1, 54, 0, 100, 0, 34, 0, 16, 0};
+	static const uint8_t valid[10] = {VIRTIO_NET_HDR_F_DATA_VALID};
 	unsigned how, i;
 	static char names[16][8];
 
@@ -311,7 +312,7 @@ void fuzz_seeds(void (*emit)(const char *name, const void *data, size_t size))
 
 		seed_u8(&s, (uint8_t)how);
 		seed_u64(&s, how & 4   ? BIT(VIRTIO_NET_F_MRG_RXBUF) | BIT(57)
-			     : how & 8 ? BIT(57) | BIT(60)
+			     : how & 8 ? BIT(57) | BIT(60) | BIT(VIRTIO_NET_F_GUEST_CSUM)
 				       : 0);
 		for (i = 0; i < 4; i++) {
 			seed_u8(&s, OP_BUFFERS);
@@ -324,7 +325,9 @@ void fuzz_seeds(void (*emit)(const char *name, const void *data, size_t size))
 			seed_u16(&s, i == 2 ? 0xffff : 1000);
 			for (unsigned k = 0; k < 60; k++)
 				seed_u8(&s, (uint8_t)(k * i));
-			seed_u8(&s, 0);
+			seed_u8(&s, i == 1);
+			if (i == 1)
+				seed_put(&s, valid, sizeof(valid));
 		}
 		for (i = 0; i < 4; i++) {
 			seed_u8(&s, OP_SEND_IP);
