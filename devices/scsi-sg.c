@@ -41,6 +41,7 @@
 
 struct scsi_sg {
 	int fd;
+	int other; /* opened once more: all THREADS places of fd may be taken */
 	struct pool *pool;
 	uint32_t limit;	  /* bytes in a transfer */
 	uint32_t block;	  /* bytes, to express the limit in */
@@ -164,6 +165,9 @@ static int setup(struct scsi_sg *g, const char *path, const char **what)
 	*what = "open";
 	if (g->fd < 0)
 		return g->fd;
+	g->other = node_open(path);
+	if (g->other < 0)
+		return g->other;
 	*what = "not a device";
 	if (fstat(g->fd, &st) < 0 || !(S_ISCHR(st.st_mode) || S_ISBLK(st.st_mode)))
 		return -ENODEV;
@@ -184,7 +188,7 @@ int scsi_sg_open(struct scsi_sg **out, const char *path, uint32_t timeout, bool 
 	*what = "memory";
 	if (g == NULL)
 		return -ENOMEM;
-	g->fd = -1;
+	g->fd = g->other = -1;
 	g->timeout = timeout;
 	g->all = all;
 	r = setup(g, path, what);
@@ -203,6 +207,7 @@ void scsi_sg_close(struct scsi_sg *g)
 	if (g->pool != NULL)
 		pool_free(g->pool);
 	fd_close(&g->fd);
+	fd_close(&g->other);
 	free(g);
 }
 
@@ -374,7 +379,7 @@ void scsi_sg_withdraw(struct scsi_queue *q, bool stops)
 
 int scsi_sg_dup(const struct scsi_sg *g)
 {
-	int fd = fcntl(g->fd, F_DUPFD_CLOEXEC, 0);
+	int fd = fcntl(g->other, F_DUPFD_CLOEXEC, 0);
 
 	return fd < 0 ? -errno : fd;
 }

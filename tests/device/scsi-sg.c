@@ -394,6 +394,21 @@ static void aborted(const struct fe_mode *m)
 	fe_end(&fe);
 }
 
+/* By us and not by the device as well, though all places for its commands were taken when it was reset. */
+static void told_once(const struct fe_mode *m)
+{
+	begin_sg(m, SLOW, "");
+	for (unsigned round = 0; round < 10; round++) {
+		issue_many();
+		CHECK_EQ(tmf(VIRTIO_SCSI_T_TMF_LOGICAL_UNIT_RESET, 0, 0, 0), VIRTIO_SCSI_S_OK);
+		for (unsigned i = 0; i < MANY; i++)
+			fe_wait(rq, NULL);
+		is_sense(ask(CDB(0), NULL, 0, NULL, 0), SENSE(6, 0x29, 3));
+		is_good(ask(CDB(0), NULL, 0, NULL, 0));
+	}
+	fe_end(&fe);
+}
+
 /* What the device has begun with ends when the unit is reset, long before the device would have ended it. */
 static void reset_begun(const struct fe_mode *m)
 {
@@ -737,6 +752,7 @@ int main(void)
 	each("block");
 	kind = "scsi_generic";
 	fe_each_layout("aborted requests", aborted);
+	fe_case("a reset is told once", told_once, &split);
 	fe_case("a reset ends what the device has begun", reset_begun, &split);
 	fe_each_layout("a queue that stops", stopped);
 	fe_case("plugged while it runs", plugged, &split);
