@@ -43,14 +43,15 @@ is()
 	result $? "$1" || printf 'got:    %s\nwanted: %s\n' "$2" "$3"
 }
 
-# await SECONDS COMMAND [ARG...]: waits until the command succeeds, on a busy machine three times as long
+# await SECONDS COMMAND [ARG...]: waits until the command succeeds; on a busy machine for three times as long, as the host does
 await()
 {
-	await_ticks=$(($1 * 150))
+	read -r await_end _ </proc/uptime
+	await_end=$((${await_end%.*} + $1 * 3))
 	shift
 	until "$@"; do
-		[ $await_ticks -gt 0 ] || return 1
-		await_ticks=$((await_ticks - 1))
+		read -r await_now _ </proc/uptime
+		[ "${await_now%.*}" -le $await_end ] || return 1
 		usleep 20000
 	done
 }
