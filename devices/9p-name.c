@@ -97,15 +97,15 @@ static int step(struct p9_request *r, struct walk *w)
 		return r->quick ? P9_LATER : fd;
 	if (fd < 0)
 		return fd;
-	err = r->quick ? p9_stat_known(fd, &st) : p9_stat(fd, &st);
+	err = r->away ? p9_stat(fd, &st) : p9_stat_known(fd, &st);
 	dev = makedev(st.stx_dev_major, st.stx_dev_minor);
-	if (err == 0 && r->quick && p9_asks_others(r->s, dev))
-		err = P9_LATER;
+	if (err == 0 && !r->away && p9_asks_others(r->s, dev))
+		err = P9_AWAY;
 	if (err) {
 		close(fd);
 		return err;
 	}
-	if (!r->quick)
+	if (r->away)
 		p9_learn_mount(r->s, fd, dev);
 	fd_close(&w->fd);
 	w->fd = fd;
@@ -147,7 +147,7 @@ int p9_op_walk(struct p9_request *r)
 	}
 	while (w.n < n && err == 0)
 		err = step(r, &w);
-	if (err == P9_LATER || (err < 0 && w.n == 0)) {
+	if (err > 0 || (err < 0 && w.n == 0)) {
 		fd_close(&w.fd);
 		return err;
 	}

@@ -6,7 +6,8 @@
  * The loop pops requests, finds the fids that they name and decides who comes next: a fid is shared by requests that
  * leave it as it is and is for one alone that changes it; others wait at the fid in the order they came. An operation
  * that is likely to be quick is tried in the loop, and goes to the pool when it would have to wait for the disk; the rest
- * goes there at once. So no request waits for another, unless both concern the same fid.
+ * goes there at once. What comes to a file system that may have to ask another machine or program has a pool of its own. So no
+ * request waits for another, unless both concern the same fid.
  *
  * A request is answered through a cursor of its own behind the header, which is written last, when all is known. Whatever
  * is wrong is answered by Rlerror or Rerror; only a buffer without room for that has no answer.
@@ -302,6 +303,8 @@ static void settle_moved(struct p9_request *r)
 	p9_node_unref(r->s, old);
 }
 
+static void submit(struct p9_request *r);
+
 /* An operation is done: in the loop again. */
 static void complete(struct p9_request *r)
 {
@@ -311,6 +314,12 @@ static void complete(struct p9_request *r)
 
 	if (r->result == P9_WAIT) {
 		lock_wait(r);
+		return;
+	}
+	if (r->result == P9_AWAY) {
+		r->away = true;
+		r->quick = false;
+		submit(r);
 		return;
 	}
 	if (r->newfid)
@@ -357,10 +366,19 @@ static void job_done(struct job *j)
 
 static void submit(struct p9_request *r)
 {
+	struct p9 *s = r->s;
+	struct pool *pool = s->pool;
+
+	r->away |= r->fid[0] && p9_asks_others(s, r->fid[0]->node->dev);
+	if (r->away && !s->remote) {
+		if (!s->away && pool_new(&s->away, s->threads, "9p-away") < 0)
+			s->away = NULL;
+		pool = s->away ? s->away : pool;
+	}
 	r->job.run = job_run;
 	r->job.done = job_done;
-	r->job.loop = r->s->b->loop;
-	pool_submit(r->s->pool, &r->job);
+	r->job.loop = s->b->loop;
+	pool_submit(pool, &r->job);
 }
 
 static void fail(struct p9_request *r, int result)

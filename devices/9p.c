@@ -250,6 +250,8 @@ static void p9_close(struct backend *b)
 	struct p9 *s = p9_of(b);
 
 	pool_free(s->pool);
+	if (s->away)
+		pool_free(s->away);
 	p9_fid_free_all(s);
 	p9_node_unref(s, s->root);
 	pthread_mutex_destroy(&s->devices_lock);

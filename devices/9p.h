@@ -42,6 +42,7 @@ enum {
 	P9_LATER = 1,	  /* it would block here: again in a pool thread */
 	P9_WAIT = 2,	  /* a lock that somebody else has: again later */
 	P9_CANCELLED = 3, /* not done, and not answered */
+	P9_AWAY = 4,	  /* it comes to a file system that may ask others: again in the pool for these */
 };
 
 enum p9_dialect { P9_NONE, P9_2000U, P9_2000L };
@@ -142,6 +143,7 @@ struct p9_request { /* in element->req */
 	uint16_t tag;
 	uint8_t type;
 	bool quick;		    /* runs in the loop: must not block */
+	bool away;		    /* runs in the pool of that name, if not in the loop */
 	bool cancelled;		    /* atomic: by a flush */
 	bool lock_waits;	    /* a lock may wait: else it is answered */
 	bool unlocked;		    /* a lock was given back */
@@ -170,7 +172,8 @@ struct p9 {
 	struct p9_ids uids, gids;
 
 	struct backend *b;
-	struct pool *pool;
+	struct pool *pool,
+		*away; /* away: for what p9_asks_others(), so that it holds up nobody else; NULL: not needed yet */
 	struct p9_node *root;
 	bool remote; /* the file system may ask another machine at any time: nothing is quick */
 

@@ -245,7 +245,7 @@ static void not_local(const struct fe_mode *m)
 	client_end(&c);
 }
 
-/* Nor is anything else asked of such a file system, which may be mounted below the root. */
+/* Nor is anything else asked of such a file system, which may be mounted below the root; and it has threads of its own. */
 static void not_local_below(const struct fe_mode *m)
 {
 	const char *dir = fe_tmpdir();
@@ -262,7 +262,7 @@ static void not_local_below(const struct fe_mode *m)
 	client_start(&c, m, dir, 4096, FE_ARGS("--threads=1"));
 	CHECK_EQ(c_walk(&c, 0, 1, "below/version"), 0);
 	CHECK_EQ(c_walk(&c, 0, 4, "memory"), 0);
-	pool = hang_thread(c.fe.process.pid, "9p");
+	pool = hang_thread(c.fe.process.pid, "9p-away");
 	hang_begin(pool);
 	client_use(&c, 1);
 	client_begin(&c, TGETATTR);
@@ -281,6 +281,7 @@ static void not_local_below(const struct fe_mode *m)
 		CHECK_EQ(c_walk(&c, 0, 3, "memory/f"), 0); /* which is known by now */
 		CHECK_EQ(c_getattr(&c, 3, &a), 0);
 		CHECK_EQ(c_clunk(&c, 3), 0);
+		CHECK_EQ(c_mkdir(&c, 4, "d", 0755), i ? -EEXIST : 0);
 	}
 	CHECK(!c.m[1].done && !c.m[2].done);
 	hang_end(pool);
