@@ -123,7 +123,7 @@ for dir in dev proc sys; do
 done
 mkdir -p /dev/shm
 mount -t tmpfs shm /tmp/root/dev/shm
-chroot /tmp/root env TMPDIR=/dev/shm FE_LIMIT=20000 ${guest_environment-} VUM='$(realpath "$vum")' '$(realpath "$program")' >/host/tap
+chroot /tmp/root env TMPDIR=/dev/shm FE_LIMIT=30000 ${guest_environment-} VUM='$(realpath "$vum")' '$(realpath "$program")' >/host/tap
 is "exit status of the program" \$? 0
 sed -nE 's/^((not )?ok) [0-9]+ - /\1 - /p; /^#/p' /host/tap
 is "all cases were run" "\$(grep -cE '^(not )?ok .* - ' /host/tap)" "\$(sed -n 's/^1\.\.//p' /host/tap)"

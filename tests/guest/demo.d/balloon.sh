@@ -30,17 +30,11 @@ afterwards demo_balloon
 in_guest <<'GUEST'
 total() { awk '$1 == "MemTotal:" { print $2 }' /proc/meminfo; }
 touch /host/booted
-for i in $(seq 500); do
-	[ ! -e /host/inflated ] || break
-	usleep 20000
-done
+await 60 test -e /host/inflated
 with=$(total)
 row "memory with balloon" "$with KiB"
 touch /host/seen
-for i in $(seq 500); do
-	[ $(($(total) - with)) -lt 8192 ] || break
-	usleep 20000
-done
+await 60 eval '[ $(($(total) - with)) -ge 8192 ]'
 row "memory without" "$(total) KiB"
 [ $(($(total) - with)) -eq 8192 ]
 confirm $? "8 MiB more"
