@@ -254,21 +254,27 @@ static void port_moves(struct port *p)
 			peer_moves(&p->peer[i].other->peer[p->peer[i].back]);
 }
 
-/* False: some are left. */
-static bool kept_deliver_some(struct port *p)
+/* The first ones, at most max; false: buffers are lacking. */
+static bool kept_batch(struct port *p, unsigned max)
 {
 	struct net_packet packet[NET_BATCH];
 	struct iovec v[2 * NET_BATCH];
-	int n = net_ring_peek(&p->kept, packet, v, NET_BATCH);
-	unsigned done = net_deliver(&p->h, packet, (unsigned)n);
+	unsigned n = (unsigned)net_ring_peek(&p->kept, packet, v, max);
+	unsigned done = net_deliver(&p->h, packet, n);
 
 	net_ring_take(&p->kept, packet, done);
 	net_ring_released(&p->kept);
 	p->nkept -= done;
 	if (done)
 		port_moves(p);
-	if (p->nkept && done == (unsigned)n)
-		net_rx_wake(&p->h, 0); /* there may be more buffers */
+	return done == n;
+}
+
+/* False: some are left. The first one tells whether there are buffers at all, which is all that most frames of a flood have to know. */
+static bool kept_deliver_some(struct port *p)
+{
+	if (kept_batch(p, 1) && p->nkept && kept_batch(p, NET_BATCH) && p->nkept)
+		net_rx_wake(&p->h, 0); /* there may be more */
 	return !p->nkept;
 }
 
