@@ -162,7 +162,7 @@ qemu_boot()
 		-machine q35,accel=tcg,memory-backend=memory -nodefaults -display none -smp "${guest_cpus:-1}" \
 		-object "memory-backend-memfd,id=memory,share=on,size=${guest_memory:-192M}" \
 		-kernel "$pc/vmlinux" -initrd "$dir/initrd" \
-		-append "console=ttyS0 quiet panic=-1 random.trust_cpu=on report=ttyS1 modules=virtio_pci,virtio_blk,virtio-rng,ext4,crc32c_generic" \
+		-append "console=ttyS0 quiet panic=-1 no_timer_check random.trust_cpu=on report=ttyS1 modules=virtio_pci,virtio_blk,virtio-rng,ext4,crc32c_generic" \
 		-serial "file:$dir/console" \
 		-chardev "pipe,id=report,path=$dir/port" -serial chardev:report \
 		-qmp "unix:$dir/qmp,server=on,wait=off" "$@"
