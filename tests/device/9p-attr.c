@@ -6,6 +6,7 @@
 #include <sched.h>
 #include <sys/mount.h>
 #include <sys/stat.h>
+#include <sys/statfs.h>
 #include <sys/sysmacros.h>
 #include <sys/xattr.h>
 
@@ -265,6 +266,33 @@ static void qids(const struct fe_mode *m)
 	client_end(&c);
 }
 
+/* What the file system has; and nobody is asked who he is. */
+static void statfs_and_auth(const struct fe_mode *m)
+{
+	const char *dir = fe_tmpdir();
+	struct statfs st;
+
+	client_start(&c, m, dir, 8192, NULL);
+	client_begin(&c, TSTATFS);
+	put_u32(&c, 0);
+	CHECK_EQ(client_call(&c), 0);
+	CHECK_SYS(statfs(dir, &st));
+	CHECK_EQ(get_u32(&c), 0x01021997);
+	CHECK_EQ(get_u32(&c), st.f_bsize);
+	CHECK_EQ(get_u64(&c), st.f_blocks);
+	c.cur->at += 4 * 8 + 8;
+	CHECK_EQ(get_u32(&c), 255);
+	CHECK_EQ(c.cur->at, c.cur->answer);
+	client_begin(&c, TAUTH);
+	put_u32(&c, 9);
+	put_str(&c, "root");
+	put_str(&c, "");
+	put_u32(&c, 0);
+	CHECK_EQ(client_call(&c), -EOPNOTSUPP);
+	CHECK_EQ(c_clunk(&c, 9), -EBADF);
+	client_end(&c);
+}
+
 int main(void)
 {
 	fe_case("extended attributes", xattrs, NULL);
@@ -273,5 +301,6 @@ int main(void)
 	fe_case("ids", ids, NULL);
 	fe_case("squash", squash_all, NULL);
 	fe_case("several file systems", qids, NULL);
+	fe_case("statfs, auth", statfs_and_auth, NULL);
 	return tap_done();
 }
