@@ -128,6 +128,7 @@ struct chain {
 	struct task t;
 	const char *name;
 	struct chain *defer, *again, *cancel;
+	struct timer *end; /* some time after that one */
 };
 
 static void chain_run(struct task *t)
@@ -141,16 +142,18 @@ static void chain_run(struct task *t)
 		loop_again(loop, &c->again->t);
 	if (c->cancel != NULL)
 		loop_cancel(loop, &c->cancel->t);
+	if (c->end != NULL)
+		timer_arm_in(loop, c->end, 5000000);
 }
 
 static void tasks_run_in_order(void *arg)
 {
-	struct chain last = {.t.run = chain_run, .name = "d"};
+	struct timer end = {.expired = stop_expired};
+	struct chain last = {.t.run = chain_run, .name = "d", .end = &end};
 	struct chain next = {.t.run = chain_run, .name = "c", .defer = &last};
 	struct chain dead = {.t.run = chain_run, .name = "x"};
 	struct chain tail = {.t.run = chain_run, .name = "b", .again = &next, .cancel = &dead};
 	struct chain head = {.t.run = chain_run, .name = "a", .defer = &tail};
-	struct timer end = {.expired = stop_expired};
 
 	(void)arg;
 	setup();
@@ -159,7 +162,6 @@ static void tasks_run_in_order(void *arg)
 	loop_defer(loop, &dead.t);
 	loop_cancel(loop, &dead.t);
 	loop_again(loop, &dead.t); /* before the deferred ones */
-	timer_arm_in(loop, &end, 5000000);
 	loop_run(loop);
 	CHECK_STR(trace, "xabcd!");
 	loop_free(loop);
