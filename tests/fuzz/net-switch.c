@@ -233,7 +233,7 @@ static void step_reset(void)
 	for (unsigned i = 0; i < CARD_QUEUES; i++)
 		card_stop(c, i);
 	net_reset(&c->b);
-	c->b.features = (c->b.offered | BIT(FEATURE_VERSION_1)) & ~input_u64(&f.in);
+	c->b.features = (c->b.offered & ~input_u64(&f.in)) | BIT(FEATURE_VERSION_1);
 	start_all(c);
 }
 
@@ -350,7 +350,7 @@ static void set_up(void)
 
 		c->b.features = c->b.offered | BIT(FEATURE_VERSION_1);
 		if (i == HOSTILE)
-			c->b.features &= ~lacks;
+			c->b.features &= ~lacks | BIT(FEATURE_VERSION_1);
 		else
 			c->b.features &= ~(i ? NET_GUEST_OFFLOADS | BIT(VIRTIO_NET_F_MRG_RXBUF) : BIT(57));
 		start_all(c);
