@@ -143,9 +143,9 @@ static void serve_late(const struct fe_mode *m)
 	image_new();
 	snprintf(late, sizeof(late), "%s", fe_tmpdir());
 	snprintf(write, sizeof(write),
-		"pwrite=cat >%s/$$; if mkdir %s/first; then while ! [ -e %s/go ]; do sleep 0.02; done; sleep 0.5; fi; "
+		"pwrite=cat >%s/$$; if mkdir %s/first; then while [ -d %s ] && ! [ -e %s/go ]; do sleep 0.02; done; sleep 0.5; fi; "
 		"dd if=%s/$$ of=%s seek=$4 oflag=seek_bytes conv=notrunc; mkdir %s/done || mkdir %s/both",
-		late, late, late, late, image, late, late);
+		late, late, late, late, late, image, late, late);
 	nbd_server_init(&server);
 	nbd_server_start(&server, FE_ARGS("nbdkit", "eval", "thread_model=echo parallel", "get_size=echo 4M",
 					  write, "pread=exit 1"));
