@@ -63,6 +63,7 @@ enum {
 struct virtqueue {
 	unsigned index;
 	bool running;
+	unsigned out;	     /* buffers that are not back */
 	struct buffer *next; /* that pop gives out */
 };
 
@@ -106,6 +107,7 @@ struct element *virtqueue_pop(struct virtqueue *q)
 	if (b == NULL || !q->running)
 		return NULL;
 	q->next = NULL;
+	q->out++;
 	b->e = (struct element){.queue = q, .req = &b->req};
 	memset(&b->req, 0xa5, sizeof(b->req));
 	memset(&b->req, 0, q->index >= 2 ? SCSI_REQUEST_ZERO : 0);
@@ -128,12 +130,14 @@ void virtqueue_push(struct element *e)
 	struct buffer *b = container_of(e, struct buffer, e);
 
 	require(e->wr.done <= b->wr.iov_len, "an answer fits its buffer");
+	e->queue->out--;
 	buffer_free(b);
 }
 
 void virtqueue_unpop(struct element *e)
 {
 	require(!e->queue->running, "buffers are given back when their queue stops");
+	e->queue->out--;
 	buffer_free(container_of(e, struct buffer, e));
 }
 
@@ -515,9 +519,10 @@ static void grow_one(struct scsi_lun *l, void *arg)
 	l->watch.changed(&l->watch);
 }
 
+/* The core starts no queue again that does not have all its buffers back. */
 static void queue_run(unsigned i, bool on)
 {
-	if (f.queue[i].running == on)
+	if (f.queue[i].running == on || (on && f.queue[i].out > 0))
 		return;
 	f.queue[i].running = on;
 	if (on)
