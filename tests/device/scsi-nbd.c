@@ -182,6 +182,38 @@ static void late_writes(const struct fe_mode *m)
 	fe_end(&fe);
 }
 
+/* A read that the server does not answer is aborted, and its connection given up. */
+static void give_up(void)
+{
+	nbd_server_hang(&server);
+	issue(rq, 0, 0, read_one, NULL, 0, guest(512), 512, 20);
+	fe_flush(rq);
+	while (tmf(VIRTIO_SCSI_T_TMF_QUERY_TASK, 0, 0, 20) != VIRTIO_SCSI_S_FUNCTION_SUCCEEDED)
+		CHECK(!fe_queue_failed(rq));
+	CHECK_EQ(tmf(VIRTIO_SCSI_T_TMF_ABORT_TASK, 0, 0, 20), VIRTIO_SCSI_S_OK);
+	CHECK_EQ(take(rq, VIRTIO_SCSI_S_ABORTED), 1);
+}
+
+/* Until it has closed the connection it is not asked anew: requests fail, and the end does not wait for it. */
+static void given_up(const struct fe_mode *m)
+{
+	nbd_server_needs("nbdkit");
+	nbd_server_init(&server);
+	nbd_server_start(&server, FE_ARGS("nbdkit", "memory", "4M"));
+	begin(m, FE_ARGS("scsi", server.uri, "--nbd-retry=100"));
+	is_good(ask(read_one, NULL, 0, guest(512), 512));
+	give_up();
+	fe_process_logs(&fe.process, "requests fail");
+	CHECK_EQ(ask(read_one, NULL, 0, guest(512), 512).sense >> 16, 3);
+	CHECK_SYS(kill(server.pid, SIGCONT));
+	fe_process_logs(&fe.process, ": connected");
+	is_good(ask(read_one, NULL, 0, guest(512), 512));
+	give_up();
+	fe_process_signal(&fe.process, SIGTERM);
+	fe_process_exits(&fe.process, 0);
+	fe_close(&fe);
+}
+
 int main(void)
 {
 	fe_each_layout("NBD: reads and writes", reads_and_writes);
@@ -190,5 +222,6 @@ int main(void)
 	fe_each_layout("NBD: abort while the server hangs", aborts);
 	fe_each_layout("NBD: a queue stops while its server hangs", stops);
 	fe_each_layout("NBD: an aborted write does not come late", late_writes);
+	fe_each_layout("NBD: a server that is given up", given_up);
 	return tap_done();
 }
